@@ -1,0 +1,1 @@
+"""The plans that devices execute: authoring, compiling, checking, and their formats."""

@@ -1,0 +1,1 @@
+"""The selector tier, the actor hierarchy, storage and the model update."""
