@@ -3,7 +3,6 @@
 # source: device_plan/plan.proto
 # Protobuf Python Version: 4.25.1
 """Generated protocol buffer code."""
-
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pool as _descriptor_pool
 from google.protobuf import symbol_database as _symbol_database
@@ -13,39 +12,39 @@ from google.protobuf.internal import builder as _builder
 _sym_db = _symbol_database.Default()
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(
-    b'\n\x16\x64\x65vice_plan/plan.proto\x12\rnightshift.v1"8\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03"b\n\tSignature\x12)\n\x06inputs\x18\x01 \x03(\x0b\x32\x19.nightshift.v1.TensorSpec\x12*\n\x07outputs\x18\x02 \x03(\x0b\x32\x19.nightshift.v1.TensorSpec"c\n\x0f\x45xampleSelector\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x10\n\x08\x63riteria\x18\x02 \x01(\t\x12\x14\n\x0cmin_examples\x18\x03 \x01(\r\x12\x14\n\x0cmax_examples\x18\x04 \x01(\r"7\n\x07OpCount\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\r\n\x05\x63ount\x18\x03 \x01(\r"4\n\x07Runtime\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1b\n\x13relative_difference\x18\x02 \x01(\x01"\x94\x05\n\x0cPlanManifest\x12\x16\n\x0e\x66ormat_version\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\npopulation\x18\x03 \x01(\t\x12-\n\ncheckpoint\x18\x04 \x03(\x0b\x32\x19.nightshift.v1.TensorSpec\x12+\n\x08\x65xamples\x18\x05 \x03(\x0b\x32\x19.nightshift.v1.TensorSpec\x12)\n\x06update\x18\x06 \x03(\x0b\x32\x19.nightshift.v1.TensorSpec\x12*\n\x07metrics\x18\x07 \x03(\x0b\x32\x19.nightshift.v1.TensorSpec\x12?\n\nsignatures\x18\x08 \x03(\x0b\x32+.nightshift.v1.PlanManifest.SignaturesEntry\x12\x12\n\nbatch_size\x18\t \x01(\r\x12\x0e\n\x06\x65pochs\x18\n \x01(\r\x12\x38\n\x10\x65xample_selector\x18\x0b \x01(\x0b\x32\x1e.nightshift.v1.ExampleSelector\x12\x15\n\rweight_tensor\x18\x0c \x01(\t\x12\x12\n\nmax_weight\x18\r \x01(\x01\x12#\n\x03ops\x18\x0e \x03(\x0b\x32\x16.nightshift.v1.OpCount\x12\x1b\n\x13min_runtime_version\x18\x0f \x01(\t\x12(\n\x08runtimes\x18\x10 \x03(\x0b\x32\x16.nightshift.v1.Runtime\x12\x14\n\x0cgraph_sha256\x18\x11 \x01(\t\x1aK\n\x0fSignaturesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\'\n\x05value\x18\x02 \x01(\x0b\x32\x18.nightshift.v1.Signature:\x02\x38\x01"\x8a\x01\n\rGraphFunction\x12\x11\n\tgraph_def\x18\x01 \x01(\x0c\x12\x15\n\rinitialize_op\x18\x02 \x01(\t\x12&\n\x06inputs\x18\x03 \x03(\x0b\x32\x16.nightshift.v1.Binding\x12\'\n\x07outputs\x18\x04 \x03(\x0b\x32\x16.nightshift.v1.Binding"B\n\x07\x42inding\x12\'\n\x04spec\x18\x01 \x01(\x0b\x32\x19.nightshift.v1.TensorSpec\x12\x0e\n\x06tensor\x18\x02 \x01(\t"\x8f\x03\n\nServerPart\x12-\n\x07prepare\x18\x01 \x01(\x0b\x32\x1c.nightshift.v1.GraphFunction\x12,\n\x06report\x18\x02 \x01(\x0b\x32\x1c.nightshift.v1.GraphFunction\x12,\n\x06update\x18\x03 \x01(\x0b\x32\x1c.nightshift.v1.GraphFunction\x12(\n\x05state\x18\x04 \x03(\x0b\x32\x19.nightshift.v1.TensorSpec\x12\'\n\x04sums\x18\x05 \x03(\x0b\x32\x19.nightshift.v1.TensorSpec\x12*\n\x07metrics\x18\x06 \x03(\x0b\x32\x19.nightshift.v1.TensorSpec\x12\x42\n\rmodel_weights\x18\x07 \x03(\x0b\x32+.nightshift.v1.ServerPart.ModelWeightsEntry\x1a\x33\n\x11ModelWeightsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x62\x06proto3'
-)
+
+
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x64\x65vice_plan/plan.proto\x12\rnightshift.v1\"8\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\"b\n\tSignature\x12)\n\x06inputs\x18\x01 \x03(\x0b\x32\x19.nightshift.v1.TensorSpec\x12*\n\x07outputs\x18\x02 \x03(\x0b\x32\x19.nightshift.v1.TensorSpec\"c\n\x0f\x45xampleSelector\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x10\n\x08\x63riteria\x18\x02 \x01(\t\x12\x14\n\x0cmin_examples\x18\x03 \x01(\r\x12\x14\n\x0cmax_examples\x18\x04 \x01(\r\"7\n\x07OpCount\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\r\n\x05\x63ount\x18\x03 \x01(\r\"4\n\x07Runtime\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1b\n\x13relative_difference\x18\x02 \x01(\x01\"\x94\x05\n\x0cPlanManifest\x12\x16\n\x0e\x66ormat_version\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\npopulation\x18\x03 \x01(\t\x12-\n\ncheckpoint\x18\x04 \x03(\x0b\x32\x19.nightshift.v1.TensorSpec\x12+\n\x08\x65xamples\x18\x05 \x03(\x0b\x32\x19.nightshift.v1.TensorSpec\x12)\n\x06update\x18\x06 \x03(\x0b\x32\x19.nightshift.v1.TensorSpec\x12*\n\x07metrics\x18\x07 \x03(\x0b\x32\x19.nightshift.v1.TensorSpec\x12?\n\nsignatures\x18\x08 \x03(\x0b\x32+.nightshift.v1.PlanManifest.SignaturesEntry\x12\x12\n\nbatch_size\x18\t \x01(\r\x12\x0e\n\x06\x65pochs\x18\n \x01(\r\x12\x38\n\x10\x65xample_selector\x18\x0b \x01(\x0b\x32\x1e.nightshift.v1.ExampleSelector\x12\x15\n\rweight_tensor\x18\x0c \x01(\t\x12\x12\n\nmax_weight\x18\r \x01(\x01\x12#\n\x03ops\x18\x0e \x03(\x0b\x32\x16.nightshift.v1.OpCount\x12\x1b\n\x13min_runtime_version\x18\x0f \x01(\t\x12(\n\x08runtimes\x18\x10 \x03(\x0b\x32\x16.nightshift.v1.Runtime\x12\x14\n\x0cgraph_sha256\x18\x11 \x01(\t\x1aK\n\x0fSignaturesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\'\n\x05value\x18\x02 \x01(\x0b\x32\x18.nightshift.v1.Signature:\x02\x38\x01\"\x8a\x01\n\rGraphFunction\x12\x11\n\tgraph_def\x18\x01 \x01(\x0c\x12\x15\n\rinitialize_op\x18\x02 \x01(\t\x12&\n\x06inputs\x18\x03 \x03(\x0b\x32\x16.nightshift.v1.Binding\x12\'\n\x07outputs\x18\x04 \x03(\x0b\x32\x16.nightshift.v1.Binding\"B\n\x07\x42inding\x12\'\n\x04spec\x18\x01 \x01(\x0b\x32\x19.nightshift.v1.TensorSpec\x12\x0e\n\x06tensor\x18\x02 \x01(\t\"\x8f\x03\n\nServerPart\x12-\n\x07prepare\x18\x01 \x01(\x0b\x32\x1c.nightshift.v1.GraphFunction\x12,\n\x06report\x18\x02 \x01(\x0b\x32\x1c.nightshift.v1.GraphFunction\x12,\n\x06update\x18\x03 \x01(\x0b\x32\x1c.nightshift.v1.GraphFunction\x12(\n\x05state\x18\x04 \x03(\x0b\x32\x19.nightshift.v1.TensorSpec\x12\'\n\x04sums\x18\x05 \x03(\x0b\x32\x19.nightshift.v1.TensorSpec\x12*\n\x07metrics\x18\x06 \x03(\x0b\x32\x19.nightshift.v1.TensorSpec\x12\x42\n\rmodel_weights\x18\x07 \x03(\x0b\x32+.nightshift.v1.ServerPart.ModelWeightsEntry\x1a\x33\n\x11ModelWeightsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "device_plan.plan_pb2", _globals)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'device_plan.plan_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
-    DESCRIPTOR._options = None
-    _globals["_PLANMANIFEST_SIGNATURESENTRY"]._options = None
-    _globals["_PLANMANIFEST_SIGNATURESENTRY"]._serialized_options = b"8\001"
-    _globals["_SERVERPART_MODELWEIGHTSENTRY"]._options = None
-    _globals["_SERVERPART_MODELWEIGHTSENTRY"]._serialized_options = b"8\001"
-    _globals["_TENSORSPEC"]._serialized_start = 41
-    _globals["_TENSORSPEC"]._serialized_end = 97
-    _globals["_SIGNATURE"]._serialized_start = 99
-    _globals["_SIGNATURE"]._serialized_end = 197
-    _globals["_EXAMPLESELECTOR"]._serialized_start = 199
-    _globals["_EXAMPLESELECTOR"]._serialized_end = 298
-    _globals["_OPCOUNT"]._serialized_start = 300
-    _globals["_OPCOUNT"]._serialized_end = 355
-    _globals["_RUNTIME"]._serialized_start = 357
-    _globals["_RUNTIME"]._serialized_end = 409
-    _globals["_PLANMANIFEST"]._serialized_start = 412
-    _globals["_PLANMANIFEST"]._serialized_end = 1072
-    _globals["_PLANMANIFEST_SIGNATURESENTRY"]._serialized_start = 997
-    _globals["_PLANMANIFEST_SIGNATURESENTRY"]._serialized_end = 1072
-    _globals["_GRAPHFUNCTION"]._serialized_start = 1075
-    _globals["_GRAPHFUNCTION"]._serialized_end = 1213
-    _globals["_BINDING"]._serialized_start = 1215
-    _globals["_BINDING"]._serialized_end = 1281
-    _globals["_SERVERPART"]._serialized_start = 1284
-    _globals["_SERVERPART"]._serialized_end = 1683
-    _globals["_SERVERPART_MODELWEIGHTSENTRY"]._serialized_start = 1632
-    _globals["_SERVERPART_MODELWEIGHTSENTRY"]._serialized_end = 1683
+  DESCRIPTOR._options = None
+  _globals['_PLANMANIFEST_SIGNATURESENTRY']._options = None
+  _globals['_PLANMANIFEST_SIGNATURESENTRY']._serialized_options = b'8\001'
+  _globals['_SERVERPART_MODELWEIGHTSENTRY']._options = None
+  _globals['_SERVERPART_MODELWEIGHTSENTRY']._serialized_options = b'8\001'
+  _globals['_TENSORSPEC']._serialized_start=41
+  _globals['_TENSORSPEC']._serialized_end=97
+  _globals['_SIGNATURE']._serialized_start=99
+  _globals['_SIGNATURE']._serialized_end=197
+  _globals['_EXAMPLESELECTOR']._serialized_start=199
+  _globals['_EXAMPLESELECTOR']._serialized_end=298
+  _globals['_OPCOUNT']._serialized_start=300
+  _globals['_OPCOUNT']._serialized_end=355
+  _globals['_RUNTIME']._serialized_start=357
+  _globals['_RUNTIME']._serialized_end=409
+  _globals['_PLANMANIFEST']._serialized_start=412
+  _globals['_PLANMANIFEST']._serialized_end=1072
+  _globals['_PLANMANIFEST_SIGNATURESENTRY']._serialized_start=997
+  _globals['_PLANMANIFEST_SIGNATURESENTRY']._serialized_end=1072
+  _globals['_GRAPHFUNCTION']._serialized_start=1075
+  _globals['_GRAPHFUNCTION']._serialized_end=1213
+  _globals['_BINDING']._serialized_start=1215
+  _globals['_BINDING']._serialized_end=1281
+  _globals['_SERVERPART']._serialized_start=1284
+  _globals['_SERVERPART']._serialized_end=1683
+  _globals['_SERVERPART_MODELWEIGHTSENTRY']._serialized_start=1632
+  _globals['_SERVERPART_MODELWEIGHTSENTRY']._serialized_end=1683
 # @@protoc_insertion_point(module_scope)

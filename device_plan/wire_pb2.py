@@ -3,7 +3,6 @@
 # source: device_plan/wire.proto
 # Protobuf Python Version: 4.25.1
 """Generated protocol buffer code."""
-
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pool as _descriptor_pool
 from google.protobuf import symbol_database as _symbol_database
@@ -13,59 +12,59 @@ from google.protobuf.internal import builder as _builder
 _sym_db = _symbol_database.Default()
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(
-    b'\n\x16\x64\x65vice_plan/wire.proto\x12\rnightshift.v1"9\n\x0bRetryWindow\x12\x14\n\x0cmin_delay_ms\x18\x01 \x01(\x04\x12\x14\n\x0cmax_delay_ms\x18\x02 \x01(\x04"p\n\x0cRetryWindows\x12/\n\x0bif_accepted\x18\x01 \x01(\x0b\x32\x1a.nightshift.v1.RetryWindow\x12/\n\x0bif_rejected\x18\x02 \x01(\x0b\x32\x1a.nightshift.v1.RetryWindow"\x8a\x01\n\x05\x45rror\x12%\n\x06reason\x18\x01 \x01(\x0e\x32\x15.nightshift.v1.Reason\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x32\n\rretry_windows\x18\x03 \x01(\x0b\x32\x1b.nightshift.v1.RetryWindows\x12\x15\n\rupload_offset\x18\x04 \x01(\x04"h\n\x0e\x43heckInRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x13\n\x0b\x63heck_in_id\x18\x02 \x01(\t\x12\x0f\n\x07runtime\x18\x03 \x01(\t\x12\x16\n\x0e\x63lient_version\x18\x04 \x01(\t"\xa0\x02\n\x0f\x43heckInResponse\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x32\n\rretry_windows\x18\x02 \x01(\x0b\x32\x1b.nightshift.v1.RetryWindows\x12\x12\n\nsession_id\x18\x03 \x01(\t\x12\x15\n\rsession_token\x18\x04 \x01(\t\x12)\n\x07waiting\x18\x05 \x01(\x0b\x32\x16.nightshift.v1.WaitingH\x00\x12/\n\nassignment\x18\x06 \x01(\x0b\x32\x19.nightshift.v1.AssignmentH\x00\x12-\n\trejection\x18\x07 \x01(\x0b\x32\x18.nightshift.v1.RejectionH\x00\x42\t\n\x07outcome" \n\x07Waiting\x12\x15\n\rpoll_after_ms\x18\x01 \x01(\x04"C\n\tRejection\x12%\n\x06reason\x18\x01 \x01(\x0e\x32\x15.nightshift.v1.Reason\x12\x0f\n\x07message\x18\x02 \x01(\t"\xe5\x01\n\nAssignment\x12\x10\n\x08round_id\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12/\n\x0b\x63omputation\x18\x03 \x01(\x0e\x32\x1a.nightshift.v1.Computation\x12!\n\x04plan\x18\x04 \x01(\x0b\x32\x13.nightshift.v1.Blob\x12\'\n\ncheckpoint\x18\x05 \x01(\x0b\x32\x13.nightshift.v1.Blob\x12%\n\x06upload\x18\x06 \x01(\x0b\x32\x15.nightshift.v1.Upload\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x07 \x01(\x04"2\n\x04\x42lob\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\x0c\n\x04path\x18\x03 \x01(\t"B\n\x06Upload\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x11\n\tmax_bytes\x18\x02 \x01(\x04\x12\x17\n\x0fmax_chunk_bytes\x18\x03 \x01(\x04"F\n\rReportRequest\x12\x10\n\x08\x65xamples\x18\x01 \x01(\x04\x12\x0f\n\x07\x62\x61tches\x18\x02 \x01(\x04\x12\x12\n\ncompute_ms\x18\x03 \x01(\x04"{\n\x0eReportResponse\x12\x32\n\rretry_windows\x18\x01 \x01(\x0b\x32\x1b.nightshift.v1.RetryWindows\x12\x0e\n\x06upload\x18\x02 \x01(\x08\x12%\n\x06reason\x18\x03 \x01(\x0e\x32\x15.nightshift.v1.Reason"V\n\x0eUploadResponse\x12\x32\n\rretry_windows\x18\x01 \x01(\x0b\x32\x1b.nightshift.v1.RetryWindows\x12\x10\n\x08received\x18\x02 \x01(\x04"\x0f\n\rSubmitRequest"D\n\x0eSubmitResponse\x12\x32\n\rretry_windows\x18\x01 \x01(\x0b\x32\x1b.nightshift.v1.RetryWindows":\n\x0c\x41\x62ortRequest\x12*\n\x06reason\x18\x01 \x01(\x0e\x32\x1a.nightshift.v1.AbortReason"C\n\rAbortResponse\x12\x32\n\rretry_windows\x18\x01 \x01(\x0b\x32\x1b.nightshift.v1.RetryWindows"?\n\rEventsRequest\x12.\n\x08sessions\x18\x01 \x03(\x0b\x32\x1c.nightshift.v1.SessionEvents"\x81\x01\n\rSessionEvents\x12\x12\n\npopulation\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x01(\t\x12\x12\n\nbytes_down\x18\x04 \x01(\x04\x12\x10\n\x08\x62ytes_up\x18\x05 \x01(\x04\x12\x13\n\x0b\x64uration_ms\x18\x06 \x01(\x04"\x10\n\x0e\x45ventsResponse*\x82\x05\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x0b\n\x07NO_TASK\x10\x01\x12\x0e\n\nROUND_FULL\x10\x02\x12\x10\n\x0cNOT_SELECTED\x10\x03\x12\x13\n\x0fROUND_ABANDONED\x10\x04\x12\x10\n\x0cGOAL_REACHED\x10\x05\x12\x11\n\rSHUTTING_DOWN\x10\x06\x12\x0c\n\x08HELD_OUT\x10\x07\x12\x15\n\x11MALFORMED_MESSAGE\x10\x14\x12\x11\n\rINVALID_FIELD\x10\x15\x12\x18\n\x14UNSUPPORTED_PROTOCOL\x10\x16\x12\x1a\n\x16UNSUPPORTED_MEDIA_TYPE\x10\x17\x12\x16\n\x12MISSING_CREDENTIAL\x10\x18\x12\x14\n\x10NOT_YOUR_SESSION\x10\x19\x12\x16\n\x12UNKNOWN_POPULATION\x10\x1a\x12\x13\n\x0fUNKNOWN_SESSION\x10\x1b\x12\x10\n\x0cUNKNOWN_BLOB\x10\x1c\x12\x1d\n\x19\x44\x45VICE_ALREADY_IN_SESSION\x10\x1d\x12\x0f\n\x0bWRONG_STATE\x10\x1e\x12\x16\n\x12\x43HUNK_OUT_OF_ORDER\x10\x1f\x12\x15\n\x11\x41LREADY_SUBMITTED\x10 \x12\x15\n\x11UPLOAD_INCOMPLETE\x10!\x12\x0e\n\nROUND_OVER\x10"\x12\x13\n\x0fLENGTH_REQUIRED\x10#\x12\r\n\tTOO_LARGE\x10$\x12\x10\n\x0cWRONG_DIGEST\x10%\x12\r\n\tTRUNCATED\x10&\x12\x12\n\x0eINVALID_UPDATE\x10\'\x12\x0e\n\nNOT_FINITE\x10(\x12\x10\n\x0cOUT_OF_RANGE\x10)\x12\x08\n\x04\x42USY\x10*\x12\x11\n\rUNKNOWN_ROUTE\x10+*H\n\x0b\x43omputation\x12\x1b\n\x17\x43OMPUTATION_UNSPECIFIED\x10\x00\x12\x0c\n\x08TRAINING\x10\x01\x12\x0e\n\nEVALUATION\x10\x02*\xb0\x01\n\x0b\x41\x62ortReason\x12\x1c\n\x18\x41\x42ORT_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43ONDITIONS_CHANGED\x10\x01\x12\x17\n\x13NOT_ENOUGH_EXAMPLES\x10\x02\x12\x0f\n\x0bOUT_OF_TIME\x10\x03\x12\x16\n\x12\x43OMPUTATION_FAILED\x10\x04\x12\x13\n\x0f\x44OWNLOAD_FAILED\x10\x05\x12\x14\n\x10UNSUPPORTED_PLAN\x10\x06\x62\x06proto3'
-)
+
+
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x64\x65vice_plan/wire.proto\x12\rnightshift.v1\"9\n\x0bRetryWindow\x12\x14\n\x0cmin_delay_ms\x18\x01 \x01(\x04\x12\x14\n\x0cmax_delay_ms\x18\x02 \x01(\x04\"p\n\x0cRetryWindows\x12/\n\x0bif_accepted\x18\x01 \x01(\x0b\x32\x1a.nightshift.v1.RetryWindow\x12/\n\x0bif_rejected\x18\x02 \x01(\x0b\x32\x1a.nightshift.v1.RetryWindow\"\x8a\x01\n\x05\x45rror\x12%\n\x06reason\x18\x01 \x01(\x0e\x32\x15.nightshift.v1.Reason\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x32\n\rretry_windows\x18\x03 \x01(\x0b\x32\x1b.nightshift.v1.RetryWindows\x12\x15\n\rupload_offset\x18\x04 \x01(\x04\"h\n\x0e\x43heckInRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x13\n\x0b\x63heck_in_id\x18\x02 \x01(\t\x12\x0f\n\x07runtime\x18\x03 \x01(\t\x12\x16\n\x0e\x63lient_version\x18\x04 \x01(\t\"\xa0\x02\n\x0f\x43heckInResponse\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x32\n\rretry_windows\x18\x02 \x01(\x0b\x32\x1b.nightshift.v1.RetryWindows\x12\x12\n\nsession_id\x18\x03 \x01(\t\x12\x15\n\rsession_token\x18\x04 \x01(\t\x12)\n\x07waiting\x18\x05 \x01(\x0b\x32\x16.nightshift.v1.WaitingH\x00\x12/\n\nassignment\x18\x06 \x01(\x0b\x32\x19.nightshift.v1.AssignmentH\x00\x12-\n\trejection\x18\x07 \x01(\x0b\x32\x18.nightshift.v1.RejectionH\x00\x42\t\n\x07outcome\" \n\x07Waiting\x12\x15\n\rpoll_after_ms\x18\x01 \x01(\x04\"C\n\tRejection\x12%\n\x06reason\x18\x01 \x01(\x0e\x32\x15.nightshift.v1.Reason\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xe5\x01\n\nAssignment\x12\x10\n\x08round_id\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12/\n\x0b\x63omputation\x18\x03 \x01(\x0e\x32\x1a.nightshift.v1.Computation\x12!\n\x04plan\x18\x04 \x01(\x0b\x32\x13.nightshift.v1.Blob\x12\'\n\ncheckpoint\x18\x05 \x01(\x0b\x32\x13.nightshift.v1.Blob\x12%\n\x06upload\x18\x06 \x01(\x0b\x32\x15.nightshift.v1.Upload\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x07 \x01(\x04\"2\n\x04\x42lob\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\x0c\n\x04path\x18\x03 \x01(\t\"B\n\x06Upload\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x11\n\tmax_bytes\x18\x02 \x01(\x04\x12\x17\n\x0fmax_chunk_bytes\x18\x03 \x01(\x04\"F\n\rReportRequest\x12\x10\n\x08\x65xamples\x18\x01 \x01(\x04\x12\x0f\n\x07\x62\x61tches\x18\x02 \x01(\x04\x12\x12\n\ncompute_ms\x18\x03 \x01(\x04\"{\n\x0eReportResponse\x12\x32\n\rretry_windows\x18\x01 \x01(\x0b\x32\x1b.nightshift.v1.RetryWindows\x12\x0e\n\x06upload\x18\x02 \x01(\x08\x12%\n\x06reason\x18\x03 \x01(\x0e\x32\x15.nightshift.v1.Reason\"V\n\x0eUploadResponse\x12\x32\n\rretry_windows\x18\x01 \x01(\x0b\x32\x1b.nightshift.v1.RetryWindows\x12\x10\n\x08received\x18\x02 \x01(\x04\"\x0f\n\rSubmitRequest\"D\n\x0eSubmitResponse\x12\x32\n\rretry_windows\x18\x01 \x01(\x0b\x32\x1b.nightshift.v1.RetryWindows\":\n\x0c\x41\x62ortRequest\x12*\n\x06reason\x18\x01 \x01(\x0e\x32\x1a.nightshift.v1.AbortReason\"C\n\rAbortResponse\x12\x32\n\rretry_windows\x18\x01 \x01(\x0b\x32\x1b.nightshift.v1.RetryWindows\"?\n\rEventsRequest\x12.\n\x08sessions\x18\x01 \x03(\x0b\x32\x1c.nightshift.v1.SessionEvents\"\x81\x01\n\rSessionEvents\x12\x12\n\npopulation\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x01(\t\x12\x12\n\nbytes_down\x18\x04 \x01(\x04\x12\x10\n\x08\x62ytes_up\x18\x05 \x01(\x04\x12\x13\n\x0b\x64uration_ms\x18\x06 \x01(\x04\"\x10\n\x0e\x45ventsResponse*\x82\x05\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x0b\n\x07NO_TASK\x10\x01\x12\x0e\n\nROUND_FULL\x10\x02\x12\x10\n\x0cNOT_SELECTED\x10\x03\x12\x13\n\x0fROUND_ABANDONED\x10\x04\x12\x10\n\x0cGOAL_REACHED\x10\x05\x12\x11\n\rSHUTTING_DOWN\x10\x06\x12\x0c\n\x08HELD_OUT\x10\x07\x12\x15\n\x11MALFORMED_MESSAGE\x10\x14\x12\x11\n\rINVALID_FIELD\x10\x15\x12\x18\n\x14UNSUPPORTED_PROTOCOL\x10\x16\x12\x1a\n\x16UNSUPPORTED_MEDIA_TYPE\x10\x17\x12\x16\n\x12MISSING_CREDENTIAL\x10\x18\x12\x14\n\x10NOT_YOUR_SESSION\x10\x19\x12\x16\n\x12UNKNOWN_POPULATION\x10\x1a\x12\x13\n\x0fUNKNOWN_SESSION\x10\x1b\x12\x10\n\x0cUNKNOWN_BLOB\x10\x1c\x12\x1d\n\x19\x44\x45VICE_ALREADY_IN_SESSION\x10\x1d\x12\x0f\n\x0bWRONG_STATE\x10\x1e\x12\x16\n\x12\x43HUNK_OUT_OF_ORDER\x10\x1f\x12\x15\n\x11\x41LREADY_SUBMITTED\x10 \x12\x15\n\x11UPLOAD_INCOMPLETE\x10!\x12\x0e\n\nROUND_OVER\x10\"\x12\x13\n\x0fLENGTH_REQUIRED\x10#\x12\r\n\tTOO_LARGE\x10$\x12\x10\n\x0cWRONG_DIGEST\x10%\x12\r\n\tTRUNCATED\x10&\x12\x12\n\x0eINVALID_UPDATE\x10\'\x12\x0e\n\nNOT_FINITE\x10(\x12\x10\n\x0cOUT_OF_RANGE\x10)\x12\x08\n\x04\x42USY\x10*\x12\x11\n\rUNKNOWN_ROUTE\x10+*H\n\x0b\x43omputation\x12\x1b\n\x17\x43OMPUTATION_UNSPECIFIED\x10\x00\x12\x0c\n\x08TRAINING\x10\x01\x12\x0e\n\nEVALUATION\x10\x02*\xb0\x01\n\x0b\x41\x62ortReason\x12\x1c\n\x18\x41\x42ORT_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43ONDITIONS_CHANGED\x10\x01\x12\x17\n\x13NOT_ENOUGH_EXAMPLES\x10\x02\x12\x0f\n\x0bOUT_OF_TIME\x10\x03\x12\x16\n\x12\x43OMPUTATION_FAILED\x10\x04\x12\x13\n\x0f\x44OWNLOAD_FAILED\x10\x05\x12\x14\n\x10UNSUPPORTED_PLAN\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "device_plan.wire_pb2", _globals)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'device_plan.wire_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
-    DESCRIPTOR._options = None
-    _globals["_REASON"]._serialized_start = 1924
-    _globals["_REASON"]._serialized_end = 2566
-    _globals["_COMPUTATION"]._serialized_start = 2568
-    _globals["_COMPUTATION"]._serialized_end = 2640
-    _globals["_ABORTREASON"]._serialized_start = 2643
-    _globals["_ABORTREASON"]._serialized_end = 2819
-    _globals["_RETRYWINDOW"]._serialized_start = 41
-    _globals["_RETRYWINDOW"]._serialized_end = 98
-    _globals["_RETRYWINDOWS"]._serialized_start = 100
-    _globals["_RETRYWINDOWS"]._serialized_end = 212
-    _globals["_ERROR"]._serialized_start = 215
-    _globals["_ERROR"]._serialized_end = 353
-    _globals["_CHECKINREQUEST"]._serialized_start = 355
-    _globals["_CHECKINREQUEST"]._serialized_end = 459
-    _globals["_CHECKINRESPONSE"]._serialized_start = 462
-    _globals["_CHECKINRESPONSE"]._serialized_end = 750
-    _globals["_WAITING"]._serialized_start = 752
-    _globals["_WAITING"]._serialized_end = 784
-    _globals["_REJECTION"]._serialized_start = 786
-    _globals["_REJECTION"]._serialized_end = 853
-    _globals["_ASSIGNMENT"]._serialized_start = 856
-    _globals["_ASSIGNMENT"]._serialized_end = 1085
-    _globals["_BLOB"]._serialized_start = 1087
-    _globals["_BLOB"]._serialized_end = 1137
-    _globals["_UPLOAD"]._serialized_start = 1139
-    _globals["_UPLOAD"]._serialized_end = 1205
-    _globals["_REPORTREQUEST"]._serialized_start = 1207
-    _globals["_REPORTREQUEST"]._serialized_end = 1277
-    _globals["_REPORTRESPONSE"]._serialized_start = 1279
-    _globals["_REPORTRESPONSE"]._serialized_end = 1402
-    _globals["_UPLOADRESPONSE"]._serialized_start = 1404
-    _globals["_UPLOADRESPONSE"]._serialized_end = 1490
-    _globals["_SUBMITREQUEST"]._serialized_start = 1492
-    _globals["_SUBMITREQUEST"]._serialized_end = 1507
-    _globals["_SUBMITRESPONSE"]._serialized_start = 1509
-    _globals["_SUBMITRESPONSE"]._serialized_end = 1577
-    _globals["_ABORTREQUEST"]._serialized_start = 1579
-    _globals["_ABORTREQUEST"]._serialized_end = 1637
-    _globals["_ABORTRESPONSE"]._serialized_start = 1639
-    _globals["_ABORTRESPONSE"]._serialized_end = 1706
-    _globals["_EVENTSREQUEST"]._serialized_start = 1708
-    _globals["_EVENTSREQUEST"]._serialized_end = 1771
-    _globals["_SESSIONEVENTS"]._serialized_start = 1774
-    _globals["_SESSIONEVENTS"]._serialized_end = 1903
-    _globals["_EVENTSRESPONSE"]._serialized_start = 1905
-    _globals["_EVENTSRESPONSE"]._serialized_end = 1921
+  DESCRIPTOR._options = None
+  _globals['_REASON']._serialized_start=1924
+  _globals['_REASON']._serialized_end=2566
+  _globals['_COMPUTATION']._serialized_start=2568
+  _globals['_COMPUTATION']._serialized_end=2640
+  _globals['_ABORTREASON']._serialized_start=2643
+  _globals['_ABORTREASON']._serialized_end=2819
+  _globals['_RETRYWINDOW']._serialized_start=41
+  _globals['_RETRYWINDOW']._serialized_end=98
+  _globals['_RETRYWINDOWS']._serialized_start=100
+  _globals['_RETRYWINDOWS']._serialized_end=212
+  _globals['_ERROR']._serialized_start=215
+  _globals['_ERROR']._serialized_end=353
+  _globals['_CHECKINREQUEST']._serialized_start=355
+  _globals['_CHECKINREQUEST']._serialized_end=459
+  _globals['_CHECKINRESPONSE']._serialized_start=462
+  _globals['_CHECKINRESPONSE']._serialized_end=750
+  _globals['_WAITING']._serialized_start=752
+  _globals['_WAITING']._serialized_end=784
+  _globals['_REJECTION']._serialized_start=786
+  _globals['_REJECTION']._serialized_end=853
+  _globals['_ASSIGNMENT']._serialized_start=856
+  _globals['_ASSIGNMENT']._serialized_end=1085
+  _globals['_BLOB']._serialized_start=1087
+  _globals['_BLOB']._serialized_end=1137
+  _globals['_UPLOAD']._serialized_start=1139
+  _globals['_UPLOAD']._serialized_end=1205
+  _globals['_REPORTREQUEST']._serialized_start=1207
+  _globals['_REPORTREQUEST']._serialized_end=1277
+  _globals['_REPORTRESPONSE']._serialized_start=1279
+  _globals['_REPORTRESPONSE']._serialized_end=1402
+  _globals['_UPLOADRESPONSE']._serialized_start=1404
+  _globals['_UPLOADRESPONSE']._serialized_end=1490
+  _globals['_SUBMITREQUEST']._serialized_start=1492
+  _globals['_SUBMITREQUEST']._serialized_end=1507
+  _globals['_SUBMITRESPONSE']._serialized_start=1509
+  _globals['_SUBMITRESPONSE']._serialized_end=1577
+  _globals['_ABORTREQUEST']._serialized_start=1579
+  _globals['_ABORTREQUEST']._serialized_end=1637
+  _globals['_ABORTRESPONSE']._serialized_start=1639
+  _globals['_ABORTRESPONSE']._serialized_end=1706
+  _globals['_EVENTSREQUEST']._serialized_start=1708
+  _globals['_EVENTSREQUEST']._serialized_end=1771
+  _globals['_SESSIONEVENTS']._serialized_start=1774
+  _globals['_SESSIONEVENTS']._serialized_end=1903
+  _globals['_EVENTSRESPONSE']._serialized_start=1905
+  _globals['_EVENTSRESPONSE']._serialized_end=1921
 # @@protoc_insertion_point(module_scope)

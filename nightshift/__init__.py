@@ -1,1 +1,3 @@
 """The command line of Nightshift and its demo."""
+
+__version__ = "0.1.0"
