@@ -1,0 +1,1 @@
+"""The actor hierarchy: coordinator, master aggregators, aggregators, selectors."""

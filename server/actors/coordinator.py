@@ -1,0 +1,239 @@
+"""The coordinator: owns one population, by a fenced lease, and starts its rounds."""
+
+import logging
+import time
+from dataclasses import dataclass
+
+from device_plan.archive import PlanArchive
+from device_plan.cohort import CohortPolicy
+from device_plan.wire_pb2 import ROUND_ABANDONED
+from server.actors.master_aggregator import Brief, MasterAggregator
+from server.actors.runtime import Actor, Ref
+from server.downloads import Downloads
+from server.model_update.updater import ModelUpdater
+from server.protocol.population import (
+    CancelRound,
+    CompleteTask,
+    Effect,
+    Event,
+    Population,
+    RoundEnded,
+    StartRound,
+    TaskChanged,
+    TaskView,
+    Tick,
+    WakeAt,
+)
+from server.storage.blobs import BlobStore, get_content
+from server.storage.leases import Fenced, Lease
+from server.storage.registry import Registry
+from server.storage.tasks import Task
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Running:
+    task_id: str
+    master: Ref
+
+
+class Coordinator(Actor):
+    """Holds the lease of one population and keeps its tasks' rounds going.
+
+    While another coordinator has the lease it waits. When it loses the lease it
+    ends its rounds (whose commits the fence refuses anyway) and waits again.
+
+    Args:
+        population: The population's name.
+        owner: Who holds the lease: unique to this process.
+        lease_ttl_s: Seconds the lease lives without a renewal.
+        decisions: The population's state machine, fresh.
+        selector, registry, blobs, downloads, updater: As for a master aggregator.
+    """
+
+    def __init__(
+        self,
+        *,
+        population: str,
+        owner: str,
+        lease_ttl_s: float,
+        retry_s: float,
+        selector: Ref,
+        registry: Registry,
+        blobs: BlobStore,
+        downloads: Downloads,
+        updater: ModelUpdater,
+    ) -> None:
+        self._population = population
+        self._owner = owner
+        self._ttl = lease_ttl_s
+        self._retry_s = retry_s
+        self._selector = selector
+        self._registry = registry
+        self._blobs = blobs
+        self._downloads = downloads
+        self._updater = updater
+        self._lease: Lease | None = None
+        self._decisions = self._fresh_decisions()
+        self._running: dict[str, _Running] = {}
+        self._plans: dict[str, PlanArchive] = {}
+
+    def begin(self) -> None:
+        """Tries to take the lease, now and from then on."""
+        self._keep_lease()
+
+    def holds_lease(self) -> bool:
+        return self._lease is not None
+
+    def _keep_lease(self) -> None:
+        """Takes or renews the lease; schedules itself again."""
+        if self._lease is None:
+            self._lease = self._registry.leases.acquire(self._lease_name, self._owner, self._ttl)
+            if self._lease is not None:
+                self._take_over(self._lease)
+        elif not self._registry.leases.renew(self._lease, self._ttl):
+            self._step_down("the lease was lost")
+        self.system.schedule(self._ttl / 3, self.ref, "_keep_lease")
+
+    def release(self) -> None:
+        """Gives the lease up, so that a successor need not wait for it to expire."""
+        if self._lease is not None:
+            lease, self._lease = self._lease, None
+            self._registry.leases.release(lease)
+
+    @property
+    def _lease_name(self) -> str:
+        return f"coordinator/{self._population}"
+
+    def _fresh_decisions(self) -> Population:
+        return Population(name=self._population, retry_s=self._retry_s)
+
+    def _take_over(self, lease: Lease) -> None:
+        left_open = self._registry.rounds.abandon_unfinished(lease, self._population)
+        _log.info(
+            "coordinating %s, epoch %d; %d unfinished rounds abandoned",
+            self._population,
+            lease.epoch,
+            len(left_open),
+        )
+        self._decisions = self._fresh_decisions()
+        self.tasks_changed()
+
+    def _step_down(self, why: str) -> None:
+        _log.warning("no longer coordinating %s: %s", self._population, why)
+        self._lease = None
+        for running in self._running.values():
+            running.master.tell("cancel", "lease_lost")
+        self._running.clear()
+
+    def tasks_changed(self) -> None:
+        """A task was created, paused, resumed or cancelled: look at all of them."""
+        if self._lease is None:
+            return
+        for task in self._registry.tasks.list(self._population):
+            self._decide(TaskChanged(self._view(task)))
+
+    def _view(self, task: Task) -> TaskView:
+        evaluated = self._registry.rounds.last_committed(task.task_id)
+        training = task.computation == "training"
+        return TaskView(
+            task_id=task.task_id,
+            computation=task.computation,
+            status=task.status,
+            rounds_target=task.rounds or 0,
+            cohort=CohortPolicy.from_json(task.cohort),
+            evaluates=task.evaluates,
+            every_rounds=task.every_rounds or 0,
+            head_round=self._registry.models.head(task.task_id).round if training else 0,
+            last_evaluated_round=(
+                evaluated.base_model_round if evaluated is not None and not training else None
+            ),
+        )
+
+    def on_tick(self) -> None:
+        self._decide(Tick())
+
+    def round_ended(self, task_id: str, round_id: str, committed: bool) -> None:
+        """A master aggregator is done."""
+        if self._running.pop(round_id, None) is None:
+            return
+        task = self._registry.tasks.get(task_id)
+        self._decide(
+            RoundEnded(
+                task_id=task_id,
+                round_id=round_id,
+                committed=committed,
+                head_round=self._view(task).head_round,
+            )
+        )
+
+    def on_death(self, name: str, reason: BaseException | None) -> None:
+        """A master aggregator has ended; if it had not said so, its round failed."""
+        running = self._running.get(name)
+        if running is None or self._lease is None:
+            return
+        _log.error("round %s lost its master aggregator: %r", name, reason)
+        self._selector.ask("end_round", name, ROUND_ABANDONED)
+        self._registry.rounds.abandon(self._lease, name, "master_aggregator_lost", {})
+        self.round_ended(running.task_id, name, False)
+
+    def _decide(self, event: Event) -> None:
+        for effect in self._decisions.handle(event, time.monotonic()):
+            try:
+                self._carry_out(effect)
+            except Fenced:
+                self._step_down("another coordinator has the lease")
+                return
+
+    def _carry_out(self, effect: Effect) -> None:
+        match effect:
+            case StartRound():
+                self._start_round(effect)
+            case CompleteTask(task_id):
+                self._registry.tasks.set_status(task_id, "active", "completed")
+                _log.info("task %s is complete", task_id)
+            case CancelRound(round_id=round_id):
+                running = self._running.get(round_id)
+                if running is not None:
+                    running.master.tell("cancel", "task_stopped")
+            case WakeAt(at):
+                self.system.schedule(max(0.0, at - time.monotonic()), self.ref, "on_tick")
+
+    def _start_round(self, start: StartRound) -> None:
+        if self._lease is None:
+            return
+        task = self._registry.tasks.get(start.task_id)
+        plan = self._plan(task.plan_digest)
+        base = self._registry.models.get(task.evaluates or task.task_id, start.base_round)
+        round_id = self._registry.rounds.open(
+            self._lease, task.task_id, start.number, start.base_round
+        )
+        master = self.system.spawn(
+            MasterAggregator,
+            name=round_id,
+            brief=Brief(
+                round_id=round_id,
+                task=task,
+                cohort=start.cohort,
+                plan=plan,
+                base=base,
+                lease=self._lease,
+            ),
+            coordinator=self.ref,
+            selector=self._selector,
+            registry=self._registry,
+            blobs=self._blobs,
+            downloads=self._downloads,
+            updater=self._updater,
+        )
+        self._running[round_id] = _Running(task.task_id, master)
+        self._decisions.round_started(task.task_id, round_id)
+        self.system.watch(self.ref, master)
+        master.tell("begin")
+
+    def _plan(self, digest: str) -> PlanArchive:
+        plan = self._plans.get(digest)
+        if plan is None:
+            plan = self._plans[digest] = PlanArchive(get_content(self._blobs, digest))
+        return plan

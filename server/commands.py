@@ -1,0 +1,270 @@
+"""The commands `nightshift serve`, `task` and `models`."""
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+from server.admin_client import AdminClient, AdminError
+from server.configuration import ServerConfiguration
+
+#: Where a server keeps its data unless told otherwise.
+DEFAULT_DATA_DIR = Path("nightshift-data")
+
+
+@click.command()
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=DEFAULT_DATA_DIR,
+    help="Database, blobs and secrets; made if it does not exist.",
+)
+@click.option("--host", default="127.0.0.1", help="Address to listen on.")
+@click.option("--port", type=int, default=8750, help="Port to listen on.")
+@click.option("--threads", type=int, default=128, help="Requests served at once.")
+@click.option("--lease-ttl-s", type=float, default=3.0, help="A dead coordinator's lease, seconds.")
+@click.option(
+    "--holdout-fraction",
+    type=float,
+    default=0.15,
+    help="Share of a new population's devices that evaluate and never train.",
+)
+@click.option("--max-chunk-bytes", type=int, default=1 << 20, help="Bytes of one upload request.")
+@click.option(
+    "--max-upload-bytes", type=int, default=1 << 30, help="Unfinished uploads held in memory."
+)
+@click.option(
+    "--poll-interval-s", type=float, default=1.0, help="Between polls of waiting devices."
+)
+@click.option("--min-retry-s", type=float, default=60.0, help="Least seconds between check-ins.")
+@click.option("--max-retry-s", type=float, default=86400.0, help="Most seconds between check-ins.")
+@click.option(
+    "--rendezvous-s", type=float, default=300.0, help="Small populations meet this often, seconds."
+)
+@click.option(
+    "--round-retry-s", type=float, default=1.0, help="Pause after an abandoned round, seconds."
+)
+def serve(data_dir: Path, **settings: Any) -> None:
+    """Run the server: the device protocol, the rounds and the operator's API.
+
+    Everything runs in this one process tree, on SQLite and local files. Devices
+    speak to /v1 (docs/protocol.md), operators to /v1/admin with the token in
+    DATA_DIR/secrets.json, probes to /healthz and /readyz.
+
+    \b
+    Example:
+      nightshift serve --data-dir ./data --port 8750
+      nightshift task create digits.plan --data-dir ./data
+    """
+    try:
+        configuration = ServerConfiguration(data_dir=data_dir, **settings)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    from server.http.serving import run
+
+    run(configuration)
+
+
+def _connected(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds the options that find a server, and gives the command a client."""
+
+    @click.option("--server", default="http://127.0.0.1:8750", help="The server's address.")
+    @click.option(
+        "--data-dir",
+        type=click.Path(path_type=Path, file_okay=False),
+        default=DEFAULT_DATA_DIR,
+        help="The server's data directory, for its admin token.",
+    )
+    @click.option("--admin-token", default=None, help="Instead of the token in --data-dir.")
+    @wraps(command)
+    def connected(server: str, data_dir: Path, admin_token: str | None, **options: Any) -> None:
+        try:
+            client = (
+                AdminClient(url=server, token=admin_token)
+                if admin_token
+                else AdminClient.of_data_dir(url=server, data_dir=data_dir)
+            )
+            command(client, **options)
+        except AdminError as error:
+            raise click.ClickException(str(error)) from error
+
+    return connected
+
+
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+
+
+@click.group()
+def task() -> None:
+    """A server's tasks: what its devices are asked to compute, round after round."""
+
+
+@task.command("create")
+@click.argument("plan", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@_as_json
+@_connected
+def create_task(client: AdminClient, plan: Path, as_json: bool) -> None:
+    """Deploy PLAN (from `nightshift plan build`): its training task, and its evaluation task."""
+    created = client.post("tasks", plan.read_bytes())["tasks"]
+    _print_tasks(created, as_json)
+
+
+@task.command("list")
+@click.option("--population", default=None, help="Only this population's.")
+@_as_json
+@_connected
+def list_tasks(client: AdminClient, population: str | None, as_json: bool) -> None:
+    """List the tasks."""
+    path = "tasks" + (f"?population={population}" if population else "")
+    _print_tasks(client.get(path)["tasks"], as_json)
+
+
+@task.command("show")
+@click.argument("task_id")
+@_as_json
+@_connected
+def show_task(client: AdminClient, task_id: str, as_json: bool) -> None:
+    """Show a task and its rounds."""
+    described = client.get(f"tasks/{task_id}")
+    rounds = client.get(f"tasks/{task_id}/rounds")["rounds"]
+    if as_json:
+        click.echo(json.dumps({**described, "rounds_history": rounds}, indent=2))
+        return
+    _print_tasks([described], as_json)
+    _print_table(
+        ["round", "from model", "outcome", "selected", "accepted", "seconds", "why / metrics"],
+        [
+            [
+                record["number"],
+                record["base_model_round"],
+                record["outcome"],
+                record["statistics"].get("selected", ""),
+                record["statistics"].get("accepted", ""),
+                f"{record['ended_at'] - record['opened_at']:.2f}" if record["ended_at"] else "",
+                record["reason"] or _metrics(record["metrics"]),
+            ]
+            for record in rounds
+        ],
+    )
+
+
+def _action(name: str, text: str) -> None:
+    @task.command(name, help=text)
+    @click.argument("task_id")
+    @_as_json
+    @_connected
+    def act(client: AdminClient, task_id: str, as_json: bool) -> None:
+        _print_tasks([client.post(f"tasks/{task_id}/{name}")], as_json)
+
+
+_action(
+    "pause", "Start no more rounds of TASK_ID until it is resumed; the open round is abandoned."
+)
+_action("resume", "Go on with a paused task.")
+_action("cancel", "End TASK_ID for good. Its models stay.")
+
+
+@click.group()
+def models() -> None:
+    """The models that training tasks have committed."""
+
+
+@models.command("list")
+@click.argument("task_id")
+@_as_json
+@_connected
+def list_models(client: AdminClient, task_id: str, as_json: bool) -> None:
+    """List the models of TASK_ID, the oldest first."""
+    found = client.get(f"tasks/{task_id}/models")["models"]
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    _print_table(
+        ["model", "committed", "checkpoint", "metrics"],
+        [
+            [
+                model["round"],
+                datetime.fromtimestamp(model["created_at"], UTC).strftime("%Y-%m-%d %H:%M:%S"),
+                model["checkpoint_sha256"][:12],
+                _metrics(model["metrics"]),
+            ]
+            for model in found
+        ],
+    )
+
+
+@models.command("show")
+@click.argument("task_id")
+@click.argument("number", type=int)
+@_connected
+def show_model(client: AdminClient, task_id: str, number: int) -> None:
+    """Show what is known of model NUMBER of TASK_ID, as JSON."""
+    click.echo(json.dumps(client.get(f"tasks/{task_id}/models/{number}"), indent=2))
+
+
+@models.command("get")
+@click.argument("task_id")
+@click.argument("number", type=int)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=None,
+    help="The file to write; by default TASK_ID-NUMBER.safetensors.",
+)
+@_connected
+def get_model(client: AdminClient, task_id: str, number: int, output: Path | None) -> None:
+    """Download the weights of model NUMBER of TASK_ID as a safetensors file.
+
+    The tensors have the names the author knows, e.g. "dense/kernel".
+    """
+    weights = client.get_bytes(f"tasks/{task_id}/models/{number}/weights")
+    target = output or Path(f"{task_id}-{number}.safetensors")
+    target.write_bytes(weights)
+    click.echo(f"wrote {target} ({len(weights)} bytes)")
+
+
+def _print_tasks(tasks: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(tasks, indent=2))
+        return
+    _print_table(
+        ["task", "population", "computation", "status", "rounds", "goal"],
+        [
+            [
+                described["task_id"],
+                described["population"],
+                described["computation"],
+                described["status"],
+                (
+                    f"{described['head_round']} of {described['rounds']}"
+                    if described["computation"] == "training"
+                    else f"every {described['every_rounds']}"
+                ),
+                described["cohort"]["goal_count"],
+            ]
+            for described in tasks
+        ],
+    )
+
+
+def _metrics(values: dict[str, Any]) -> str:
+    return "  ".join(
+        f"{name} {value:.4g}" for name, value in values.items() if isinstance(value, int | float)
+    )
+
+
+def _print_table(columns: list[str], rows: list[list[Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold")
+    for column in columns:
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*map(str, row))
+    Console(soft_wrap=True).print(table)

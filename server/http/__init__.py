@@ -1,0 +1,1 @@
+"""The HTTP face of the server: a Flask application over the selector and the registry."""

@@ -1,0 +1,142 @@
+"""The operator's API under /v1/admin: JSON in and out, a bearer token of its own.
+
+A plan archive is posted as it is; everything else is small JSON. Mistakes are
+answered as {"error": sentence} with a 4xx.
+"""
+
+import hmac
+from dataclasses import asdict
+from typing import Any
+
+from flask import Blueprint, Response, jsonify, request
+from werkzeug.exceptions import HTTPException
+
+from device_plan.archive import MalformedPlan, PlanArchive
+from device_plan.checkpoint import decode, encode
+from server.http.credentials import bearer
+from server.http.messages import read_body
+from server.refusal import Refusal
+from server.storage.blobs import get_content
+from server.storage.errors import NotFound
+from server.storage.tasks import Task
+from server.tier import EmbeddedTier
+
+#: Bytes of a plan archive that are accepted.
+MAX_PLAN_BYTES = 1 << 30
+
+#: What an operator may ask of a task: the status it must have, and the one it gets.
+ACTIONS = {
+    "pause": (("active",), "paused"),
+    "resume": (("paused",), "active"),
+    "cancel": (("active", "paused"), "cancelled"),
+}
+
+
+def admin_api(*, tier: EmbeddedTier) -> Blueprint:
+    """The operator's routes."""
+    api = Blueprint("admin_api", __name__, url_prefix="/v1/admin")
+    registry = tier.registry
+
+    @api.before_request
+    def authorize() -> tuple[Response, int] | None:
+        try:
+            token = bearer(request)
+        except Refusal:
+            token = ""
+        if hmac.compare_digest(token.encode(), tier.secrets.admin_token.encode()):
+            return None
+        return _error(401, "send 'Authorization: Bearer …' with the server's admin token")
+
+    @api.errorhandler(NotFound)
+    def not_found(error: NotFound) -> tuple[Response, int]:
+        return _error(404, str(error))
+
+    @api.errorhandler(Refusal)
+    def refused(error: Refusal) -> tuple[Response, int]:
+        return _error(400, error.message)
+
+    @api.errorhandler(HTTPException)
+    def http_error(error: HTTPException) -> tuple[Response, int]:
+        return _error(error.code or 500, str(error.name))
+
+    @api.post("/tasks")
+    def create() -> tuple[Response, int]:
+        try:
+            plan = PlanArchive.from_bytes(read_body(request, limit=MAX_PLAN_BYTES))
+            created = tier.create_tasks(plan)
+        except (MalformedPlan, KeyError, TypeError, ValueError) as error:
+            return _error(400, f"this plan cannot be deployed: {error}")
+        return jsonify(tasks=[_task(registry.tasks.get(task_id)) for task_id in created]), 201
+
+    @api.get("/tasks")
+    def tasks() -> Response:
+        population = request.args.get("population")
+        return jsonify(tasks=[_task(task) for task in registry.tasks.list(population)])
+
+    @api.get("/tasks/<task_id>")
+    def task(task_id: str) -> Response:
+        return jsonify(_task(registry.tasks.get(task_id)))
+
+    @api.post("/tasks/<task_id>/<action>")
+    def act(task_id: str, action: str) -> tuple[Response, int]:
+        if action not in ACTIONS:
+            return _error(404, f"no action {action!r}; there are {', '.join(ACTIONS)}")
+        allowed, to = ACTIONS[action]
+        task = registry.tasks.get(task_id)
+        if task.status not in allowed or not registry.tasks.set_status(task_id, task.status, to):
+            return _error(409, f"task {task_id} is {task.status}: it cannot be {to}")
+        tier.coordinators[task.population].tell("tasks_changed")
+        return jsonify(_task(registry.tasks.get(task_id))), 200
+
+    @api.get("/tasks/<task_id>/rounds")
+    def rounds(task_id: str) -> Response:
+        registry.tasks.get(task_id)
+        return jsonify(rounds=[asdict(record) for record in registry.rounds.list(task_id)])
+
+    @api.get("/tasks/<task_id>/models")
+    def models(task_id: str) -> Response:
+        registry.tasks.get(task_id)
+        return jsonify(models=[asdict(model) for model in registry.models.list(task_id)])
+
+    @api.get("/tasks/<task_id>/models/<int:number>")
+    def model(task_id: str, number: int) -> Response:
+        return jsonify(asdict(registry.models.get(task_id, number)))
+
+    @api.get("/tasks/<task_id>/models/<int:number>/weights")
+    def weights(task_id: str, number: int) -> Response:
+        found = registry.models.get(task_id, number)
+        plan = PlanArchive(get_content(tier.blobs, registry.tasks.get(task_id).plan_digest))
+        state = decode(get_content(tier.blobs, found.state_sha256))
+        names = plan.server_part("training").model_weights
+        data = encode({name: state[tensor] for name, tensor in names.items()})
+        return Response(data, content_type="application/octet-stream")
+
+    @api.get("/populations/<path:name>")
+    def population(name: str) -> Response:
+        found = registry.populations.get(name)
+        tier.flush_events()
+        traffic = registry.session_shapes.traffic(name)
+        return jsonify(
+            name=name,
+            holdout_fraction=found.holdout_fraction,
+            created_at=found.created_at,
+            session_shapes=[
+                {"shape": shape, "sessions": sessions}
+                for shape, sessions in registry.session_shapes.shapes(name)
+            ],
+            bytes_up=traffic.bytes_up,
+            bytes_down=traffic.bytes_down,
+            now=tier.selector.ask("statistics", name),
+        )
+
+    def _task(task: Task) -> dict[str, Any]:
+        described = asdict(task)
+        if task.computation == "training":
+            described["head_round"] = registry.models.head(task.task_id).round
+        return described
+
+    return api
+
+
+def _error(status: int, message: str) -> tuple[Response, int]:
+    return jsonify(error=message), status

@@ -1,0 +1,107 @@
+"""Protobuf or JSON, in and out, by content negotiation."""
+
+from typing import TypeVar
+
+from flask import Request, Response
+from google.protobuf import json_format
+from google.protobuf.message import DecodeError, Message
+
+from device_plan.wire_pb2 import (
+    LENGTH_REQUIRED,
+    MALFORMED_MESSAGE,
+    TOO_LARGE,
+    TRUNCATED,
+    UNSUPPORTED_MEDIA_TYPE,
+)
+from server.refusal import Refusal
+
+PROTOBUF = "application/x-protobuf"
+JSON = "application/json"
+
+#: Bytes a control message may have; uploads are not messages.
+MAX_MESSAGE_BYTES = 16 * 1024
+
+M = TypeVar("M", bound=Message)
+
+
+def read_body(request: Request, *, limit: int) -> bytes:
+    """The request's body, bounded before it is read.
+
+    Raises:
+        Refusal: LENGTH_REQUIRED, TOO_LARGE, TRUNCATED.
+    """
+    length = content_length(request)
+    if length > limit:
+        raise Refusal(TOO_LARGE, f"this request's body may have at most {limit} bytes")
+    return receive(request, length)
+
+
+def content_length(request: Request) -> int:
+    """Raises Refusal: LENGTH_REQUIRED."""
+    text = request.environ.get("CONTENT_LENGTH") or ""
+    if not (text.isascii() and text.isdigit() and len(text) < 16):
+        raise Refusal(LENGTH_REQUIRED, "send a Content-Length; chunked bodies are not read")
+    return int(text)
+
+
+def receive(request: Request, length: int) -> bytes:
+    """Exactly `length` bytes of the body, or Refusal: TRUNCATED."""
+    if not length:
+        return b""
+    stream = request.environ["wsgi.input"]
+    try:
+        body: bytes = stream.read(length)
+        while len(body) < length:
+            more = stream.read(length - len(body))
+            if not more:
+                break
+            body += more
+    except OSError as error:
+        raise Refusal(TRUNCATED, f"the connection broke: {error}") from error
+    if len(body) != length:
+        raise Refusal(TRUNCATED, f"Content-Length says {length} bytes, {len(body)} arrived")
+    return body
+
+
+def read_message(request: Request, message_type: type[M]) -> M:
+    """The body as a message.
+
+    Raises:
+        Refusal: UNSUPPORTED_MEDIA_TYPE, MALFORMED_MESSAGE, or as `read_body`.
+    """
+    content_type = request.environ.get("CONTENT_TYPE") or PROTOBUF
+    # Parsing the header costs more than parsing the message: only if need be.
+    media_type = content_type if content_type == PROTOBUF else request.mimetype
+    if media_type not in (PROTOBUF, JSON):
+        raise Refusal(
+            UNSUPPORTED_MEDIA_TYPE,
+            f"Content-Type {content_type!r} is not understood: send {PROTOBUF} or {JSON}",
+        )
+    body = read_body(request, limit=MAX_MESSAGE_BYTES)
+    try:
+        if media_type == PROTOBUF:
+            return message_type.FromString(body)
+        return json_format.Parse(body or b"{}", message_type(), ignore_unknown_fields=True)
+    except (DecodeError, json_format.ParseError, ValueError, RecursionError) as error:
+        raise Refusal(
+            MALFORMED_MESSAGE, f"the body is not a {message_type.DESCRIPTOR.name}: {error}"
+        ) from error
+
+
+def answer(request: Request, message: Message, *, status: int = 200) -> Response:
+    """The message in the form that the Accept header prefers, else in the request's own."""
+    if _wants_json(request):
+        body = json_format.MessageToJson(message, indent=2) + "\n"
+        return Response(body, status, content_type=JSON)
+    return Response(message.SerializeToString(), status, content_type=PROTOBUF)
+
+
+def _wants_json(request: Request) -> bool:
+    accept = request.environ.get("HTTP_ACCEPT", "*/*")
+    if accept == PROTOBUF:
+        return False
+    if accept != "*/*":
+        accepted = request.accept_mimetypes
+        if accepted[JSON] != accepted[PROTOBUF]:
+            return accepted[JSON] > accepted[PROTOBUF]
+    return (request.environ.get("CONTENT_TYPE") or "").startswith(JSON)

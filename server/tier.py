@@ -1,0 +1,203 @@
+"""The embedded tier: storage, actors and model update in one process."""
+
+import logging
+import os
+import random
+import secrets
+import socket
+import time
+
+from device_plan.archive import PlanArchive
+from device_plan.cohort import CohortPolicy
+from server.actors.coordinator import Coordinator
+from server.actors.runtime import ActorSystem, Ref
+from server.actors.selector import PopulationSettings, Selector
+from server.configuration import ServerConfiguration
+from server.downloads import Downloads
+from server.model_update.updater import ModelUpdater
+from server.protocol.pace_steering import PacePolicy, PaceSteering
+from server.secrets_file import ServerSecrets
+from server.session_events import SessionEventLog
+from server.storage.blobs import LocalBlobs, put_content
+from server.storage.database import open_database
+from server.storage.errors import UnknownPopulation
+from server.storage.registry import Registry
+from server.upload import UploadBudget
+
+_log = logging.getLogger(__name__)
+
+#: Seconds between two writes of the session shapes.
+FLUSH_S = 1.0
+
+
+class EmbeddedTier:
+    """Everything behind the HTTP application, on the embedded actor runtime.
+
+    Args:
+        configuration: The operator's settings.
+
+    Raises:
+        UnusableDatabase: the data directory's database cannot be opened.
+    """
+
+    def __init__(self, configuration: ServerConfiguration) -> None:
+        self.configuration = configuration
+        self.secrets = ServerSecrets.load_or_create(configuration.data_dir)
+        self.blobs = LocalBlobs(root=configuration.data_dir / "blobs")
+        self._engine = open_database(configuration.database_url)
+        self.registry = Registry(engine=self._engine)
+        self.downloads = Downloads()
+        self.events = SessionEventLog()
+        self.updater = ModelUpdater()
+        self.system = ActorSystem()
+        self.selector: Ref = self.system.spawn(
+            Selector,
+            name="selector",
+            dispatch="inline",
+            clock=time.monotonic,
+            rng=random.Random(secrets.randbits(64)),
+            budget=UploadBudget(limit=configuration.max_upload_bytes),
+            poll_interval_s=configuration.poll_interval_s,
+        )
+        self.owner = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}"
+        self.coordinators: dict[str, Ref] = {}
+        self._housekeeper = self.system.spawn(_Housekeeper, name="housekeeper", tier=self)
+
+    def start(self) -> None:
+        """Begins to serve the populations in the registry."""
+        self.updater.start()
+        for population in self.registry.populations.list():
+            self._serve(population.name)
+        self._housekeeper.tell("keep_house")
+
+    def close(self) -> None:
+        """Ends every actor and child process; unfinished rounds are lost, as they should."""
+        for coordinator in self.coordinators.values():
+            coordinator.ask("release")
+        self.system.shutdown()
+        self.updater.close()
+        self._engine.dispose()
+
+    def create_tasks(self, plan: PlanArchive) -> list[str]:
+        """Registers a plan, its training task and, if it has one, its evaluation task.
+
+        Returns:
+            The ids of the tasks, the training task's first.
+
+        Raises:
+            ValueError: the plan's schedule is not usable.
+        """
+        schedule = plan.schedule
+        population = schedule["population"]
+        cohort = CohortPolicy.from_json(schedule["cohort"])
+        evaluation = schedule.get("evaluation")
+        evaluation_cohort = evaluation and CohortPolicy.from_json(evaluation["cohort"])
+        self._ensure_population(population)
+        for data in (plan.data, plan.initial_state, plan.initial_checkpoint):
+            put_content(self.blobs, data)
+        device_part_digest = put_content(self.blobs, plan.device_part())
+        self.registry.plans.add(
+            digest=plan.digest,
+            device_part_digest=device_part_digest,
+            manifest={
+                "name": plan.manifest.name,
+                "graph_bytes": len(plan.graph),
+                "checkpoint_bytes": len(plan.initial_checkpoint),
+                "min_runtime_version": plan.manifest.min_runtime_version,
+            },
+            schedule=schedule,
+        )
+        training = self.registry.tasks.create(
+            population=population,
+            name=schedule["name"],
+            computation="training",
+            plan_digest=plan.digest,
+            cohort=cohort.to_json(),
+            rounds=schedule["rounds"],
+            initial_state_sha256=put_content(self.blobs, plan.initial_state),
+            initial_checkpoint_sha256=put_content(self.blobs, plan.initial_checkpoint),
+        )
+        created = [training]
+        if evaluation_cohort is not None:
+            created.append(
+                self.registry.tasks.create(
+                    population=population,
+                    name=f"{schedule['name']}-evaluation",
+                    computation="evaluation",
+                    plan_digest=plan.digest,
+                    cohort=evaluation_cohort.to_json(),
+                    evaluates=training,
+                    every_rounds=evaluation["every_rounds"],
+                )
+            )
+        self.coordinators[population].tell("tasks_changed")
+        return created
+
+    def _ensure_population(self, name: str) -> None:
+        try:
+            self.registry.populations.get(name)
+        except UnknownPopulation:
+            self.registry.populations.create(
+                name=name,
+                holdout_fraction=self.configuration.holdout_fraction,
+                holdout_salt=secrets.token_bytes(16),
+            )
+        if name not in self.coordinators:
+            self._serve(name)
+
+    def _serve(self, name: str) -> None:
+        population = self.registry.populations.get(name)
+        settings = self.configuration
+        pace = PaceSteering(
+            policy=PacePolicy(
+                min_delay_s=settings.min_retry_s,
+                max_delay_s=settings.max_retry_s,
+                rendezvous_period_s=settings.rendezvous_s,
+            )
+        )
+        self.selector.ask(
+            "serve_population",
+            PopulationSettings(
+                name=name,
+                holdout_fraction=population.holdout_fraction,
+                holdout_salt=population.holdout_salt,
+                pace=pace,
+            ),
+        )
+        coordinator = self.system.spawn(
+            Coordinator,
+            name=f"coordinator/{name}",
+            population=name,
+            owner=self.owner,
+            lease_ttl_s=settings.lease_ttl_s,
+            retry_s=settings.round_retry_s,
+            selector=self.selector,
+            registry=self.registry,
+            blobs=self.blobs,
+            downloads=self.downloads,
+            updater=self.updater,
+        )
+        self.coordinators[name] = coordinator
+        coordinator.tell("begin")
+
+    def flush_events(self) -> None:
+        """Stores the session shapes counted since the last call."""
+        for population, tally in self.events.take().items():
+            self.registry.session_shapes.add_shapes(
+                population, tally.shapes, tally.bytes_up, tally.bytes_down
+            )
+
+
+class _Housekeeper:
+    """Stores session shapes and forgets ended sessions, once a second."""
+
+    def __init__(self, *, tier: EmbeddedTier) -> None:
+        self._tier = tier
+
+    def keep_house(self) -> None:
+        tier = self._tier
+        tier.flush_events()
+        tier.selector.ask("forget_ended_sessions")
+        housekeeper = tier.system.find("housekeeper")
+        if housekeeper is not None:
+            tier.system.schedule(FLUSH_S, housekeeper, "keep_house")
