@@ -1,0 +1,1 @@
+"""What outlives the server's processes: blobs, leases, and the registry of tasks and models."""

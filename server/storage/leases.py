@@ -1,0 +1,124 @@
+"""Fenced leases: at most one owner at a time, and no write by an earlier one.
+
+A lease alone cannot keep a process that was frozen past its expiry from going
+on when it wakes. Therefore each acquisition gets a higher epoch, and every
+write that needs the lease calls `check_fence` inside its own transaction.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, Connection, Engine, or_, select, update
+
+from server.storage.database import upsert, write
+from server.storage.schema import leases
+
+#: Seconds since the epoch, as a number or as SQL for the database to evaluate.
+Clock = Callable[[], float | ColumnElement[float]]
+
+
+class Fenced(RuntimeError):
+    """The lease is no longer held: nothing was written."""
+
+
+@dataclass(frozen=True)
+class Lease:
+    """One acquisition of a lease.
+
+    Attributes:
+        name: What is owned, e.g. "coordinator/digits/demo".
+        owner: Who owns it.
+        epoch: Grows with each acquisition of the name, from 1.
+    """
+
+    name: str
+    owner: str
+    epoch: int
+
+
+class Leases:
+    """The leases of one database.
+
+    Args:
+        engine: From `open_database`.
+        clock: Where processes of several machines share the database, its own
+            clock as an SQL expression; their clocks may differ.
+    """
+
+    def __init__(self, *, engine: Engine, clock: Clock = time.time) -> None:
+        self._engine = engine
+        self._clock = clock
+
+    def acquire(self, name: str, owner: str, ttl_s: float) -> Lease | None:
+        """The lease, if it is free, has expired, or is this owner's already; else None.
+
+        Each acquisition fences those before it, the owner's own too: a part
+        that is started again in the same process does not share its
+        predecessor's right to write.
+
+        Raises:
+            ValueError: an empty owner, or a time to live that is not positive.
+        """
+        _check(owner, ttl_s)
+        now = self._clock()
+        with write(self._engine) as connection:
+            insert = upsert(connection, leases)
+            epoch = connection.scalar(
+                insert.values(name=name, owner=owner, epoch=1, expires=now + ttl_s)
+                .on_conflict_do_update(
+                    index_elements=[leases.c.name],
+                    set_={
+                        "owner": insert.excluded.owner,
+                        "epoch": leases.c.epoch + 1,
+                        "expires": insert.excluded.expires,
+                    },
+                    where=or_(leases.c.expires <= now, leases.c.owner == owner),
+                )
+                .returning(leases.c.epoch)
+            )
+        return None if epoch is None else Lease(name, owner, epoch)
+
+    def renew(self, lease: Lease, ttl_s: float) -> bool:
+        """Let the lease expire `ttl_s` seconds from now; False if it was lost.
+
+        A lease that has expired without a successor is still its owner's.
+        """
+        _check(lease.owner, ttl_s)
+        with write(self._engine) as connection:
+            renewed = connection.execute(
+                update(leases).where(*_is(lease)).values(expires=self._clock() + ttl_s)
+            )
+        return renewed.rowcount == 1
+
+    def release(self, lease: Lease) -> None:
+        """Give the lease back, for anyone to acquire at once; no effect if it was lost."""
+        with write(self._engine) as connection:
+            connection.execute(update(leases).where(*_is(lease)).values(owner="", expires=0.0))
+
+
+def check_fence(connection: Connection, lease: Lease) -> None:
+    """Let the transaction go on only if the lease is held until it ends.
+
+    Raises:
+        Fenced: another owner, or a later acquisition, has the lease.
+    """
+    # On PostgreSQL a takeover waits for this row lock; on SQLite for the write lock.
+    held = connection.scalar(select(leases.c.epoch).where(*_is(lease)).with_for_update(read=True))
+    if held is None:
+        raise Fenced(f"{lease.owner} lost the lease {lease.name!r} of epoch {lease.epoch}")
+
+
+def _is(lease: Lease) -> tuple[ColumnElement[bool], ...]:
+    return (
+        leases.c.name == lease.name,
+        leases.c.owner == lease.owner,
+        leases.c.epoch == lease.epoch,
+    )
+
+
+def _check(owner: str, ttl_s: float) -> None:
+    if not owner:
+        raise ValueError("a lease needs an owner: a text that no other process uses")
+    if not ttl_s > 0:
+        raise ValueError(f"a lease must live for a positive number of seconds, not {ttl_s}")

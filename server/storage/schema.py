@@ -1,0 +1,157 @@
+"""The tables. Written for SQLite and PostgreSQL alike.
+
+Times are seconds since the epoch, digests are SHA-256 in lower-case hex.
+`rounds` and `model_heads` hold what is current and change by compare-and-set;
+`models` and `round_events` only ever grow.
+"""
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    text,
+)
+
+#: Fixed constraint names, so that migrations can refer to them on both databases.
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# SQLite numbers rows by itself only in a column declared INTEGER.
+_SEQUENCE = BigInteger().with_variant(Integer, "sqlite")
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("owner", String, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("expires", Double, nullable=False),
+)
+
+populations = Table(
+    "populations",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("holdout_fraction", Double, nullable=False),
+    Column("holdout_salt", LargeBinary, nullable=False),
+    Column("secret", LargeBinary, nullable=False),
+    Column("created_at", Double, nullable=False),
+)
+
+plans = Table(
+    "plans",
+    metadata,
+    Column("digest", String, primary_key=True),
+    Column("device_part_digest", String, nullable=False),
+    Column("manifest", JSON, nullable=False),
+    Column("schedule", JSON, nullable=False),
+    Column("created_at", Double, nullable=False),
+)
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("task_id", String, primary_key=True),
+    Column("population", ForeignKey("populations.name"), nullable=False, index=True),
+    Column("name", String, nullable=False),
+    Column("computation", String, nullable=False),
+    Column("plan_digest", ForeignKey("plans.digest"), nullable=False),
+    Column("cohort", JSON, nullable=False),
+    Column("rounds", Integer),
+    Column("evaluates", ForeignKey("tasks.task_id")),
+    Column("every_rounds", Integer),
+    Column("status", String, nullable=False),
+    Column("created_at", Double, nullable=False),
+    CheckConstraint("computation IN ('training', 'evaluation')", name="computation"),
+    CheckConstraint("status IN ('active', 'paused', 'completed', 'cancelled')", name="status"),
+)
+
+rounds = Table(
+    "rounds",
+    metadata,
+    Column("sequence", _SEQUENCE, primary_key=True, autoincrement=True),
+    Column("round_id", String, nullable=False, unique=True),
+    Column("task_id", ForeignKey("tasks.task_id"), nullable=False, index=True),
+    Column("number", Integer, nullable=False),
+    Column("base_model_round", Integer, nullable=False),
+    Column("lease_name", String, nullable=False),
+    Column("lease_epoch", BigInteger, nullable=False),
+    Column("outcome", String, nullable=False),
+    Column("reason", String),
+    Column("metrics", JSON, nullable=False),
+    Column("statistics", JSON, nullable=False),
+    Column("opened_at", Double, nullable=False),
+    Column("ended_at", Double),
+    CheckConstraint("outcome IN ('open', 'committed', 'abandoned')", name="outcome"),
+)
+
+# After a takeover the unfinished rounds are found without reading the history.
+Index(
+    "ix_rounds_open",
+    rounds.c.task_id,
+    sqlite_where=text("outcome = 'open'"),
+    postgresql_where=text("outcome = 'open'"),
+)
+
+round_events = Table(
+    "round_events",
+    metadata,
+    Column("sequence", _SEQUENCE, primary_key=True, autoincrement=True),
+    Column("round_id", ForeignKey("rounds.round_id"), nullable=False, index=True),
+    Column("event", String, nullable=False),
+    Column("lease_owner", String, nullable=False),
+    Column("lease_epoch", BigInteger, nullable=False),
+    Column("detail", JSON, nullable=False),
+    Column("at", Double, nullable=False),
+)
+
+models = Table(
+    "models",
+    metadata,
+    Column("task_id", ForeignKey("tasks.task_id"), primary_key=True),
+    Column("round", Integer, primary_key=True, autoincrement=False),
+    Column("round_id", ForeignKey("rounds.round_id"), unique=True),
+    Column("state_sha256", String, nullable=False),
+    Column("checkpoint_sha256", String, nullable=False),
+    Column("metrics", JSON, nullable=False),
+    Column("created_at", Double, nullable=False),
+)
+
+model_heads = Table(
+    "model_heads",
+    metadata,
+    Column("task_id", ForeignKey("tasks.task_id"), primary_key=True),
+    Column("round", Integer, nullable=False),
+)
+
+session_shapes = Table(
+    "session_shapes",
+    metadata,
+    Column("population", ForeignKey("populations.name"), primary_key=True),
+    Column("shape", String, primary_key=True),
+    Column("count", BigInteger, nullable=False),
+)
+
+traffic = Table(
+    "traffic",
+    metadata,
+    Column("population", ForeignKey("populations.name"), primary_key=True),
+    Column("bytes_up", BigInteger, nullable=False),
+    Column("bytes_down", BigInteger, nullable=False),
+)
