@@ -42,7 +42,7 @@ def open_database(url: str) -> Engine:
 
     Args:
         url: `sqlite:////absolute/path/nightshift.db`. The file is made, readable
-            by its owner only (it holds keys), if it does not exist; its
+            by its owner only (it holds salts), if it does not exist; its
             directory must.
 
     Raises:

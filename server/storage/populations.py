@@ -14,20 +14,18 @@ from server.storage.schema import populations
 
 @dataclass(frozen=True, kw_only=True)
 class Population:
-    """A learning problem, and the keys that belong to it alone.
+    """A learning problem.
 
     Attributes:
         name: e.g. "keyboard/next-word".
         holdout_fraction: The share of devices that evaluate and never train, 0 to 1.
         holdout_salt: Decides which devices those are.
-        secret: Signs the session tokens.
         created_at: Seconds since the epoch.
     """
 
     name: str
     holdout_fraction: float
     holdout_salt: bytes = field(repr=False)
-    secret: bytes = field(repr=False)
     created_at: float
 
 
@@ -38,19 +36,16 @@ class Populations:
         self._engine = engine
         self._clock = clock
 
-    def create(
-        self, *, name: str, holdout_fraction: float, holdout_salt: bytes, secret: bytes
-    ) -> Population:
+    def create(self, *, name: str, holdout_fraction: float, holdout_salt: bytes) -> Population:
         """Raises AlreadyExists, or ValueError for an empty or out-of-range value."""
-        if not name or not holdout_salt or not secret:
-            raise ValueError("a population needs a name, a hold-out salt and a secret")
+        if not name or not holdout_salt:
+            raise ValueError("a population needs a name and a hold-out salt")
         if not 0.0 <= holdout_fraction <= 1.0:
             raise ValueError(f"the hold-out fraction must be from 0 to 1, not {holdout_fraction}")
         values = {
             "name": name,
             "holdout_fraction": holdout_fraction,
             "holdout_salt": holdout_salt,
-            "secret": secret,
             "created_at": self._clock(),
         }
         try:

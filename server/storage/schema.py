@@ -50,7 +50,6 @@ populations = Table(
     Column("name", String, primary_key=True),
     Column("holdout_fraction", Double, nullable=False),
     Column("holdout_salt", LargeBinary, nullable=False),
-    Column("secret", LargeBinary, nullable=False),
     Column("created_at", Double, nullable=False),
 )
 

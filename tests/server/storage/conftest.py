@@ -57,9 +57,7 @@ def tasks(registry: Registry) -> Tasks:
 
 
 def create_tasks(registry: Registry, population: str = "digits/demo") -> Tasks:
-    registry.populations.create(
-        name=population, holdout_fraction=0.15, holdout_salt=b"salt", secret=b"secret"
-    )
+    registry.populations.create(name=population, holdout_fraction=0.15, holdout_salt=b"salt")
     registry.plans.add(
         digest="plan", device_part_digest="device part", manifest={"name": "digits"}, schedule={}
     )
