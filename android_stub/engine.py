@@ -1,0 +1,280 @@
+"""Runs a plan's computation with tflite-runtime, batch by batch.
+
+    training:    state = begin(checkpoint)
+                 state = batch(checkpoint, state, examples)   for each batch
+                 update = finish(checkpoint, state)
+    evaluation:  metrics += eval(checkpoint, examples)        for each batch
+
+Batches are consecutive examples in the store's order, the last one smaller,
+the same for every epoch.
+"""
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import tflite_runtime
+from tflite_runtime.interpreter import Interpreter
+
+from device_plan.archive import DevicePart
+from device_plan.checkpoint import Layout, WrongTensors
+from device_plan.plan_pb2 import TensorSpec
+
+#: As reported at check-in.
+RUNTIME = f"tflite-runtime {tflite_runtime.__version__}"
+
+Arrays = dict[str, np.ndarray]
+Computation = Literal["training", "evaluation"]
+#: Called before each batch with (batches done, batches in all); stops by raising.
+BeforeBatch = Callable[[int, int], None]
+
+#: The signatures that each computation needs.
+_NEEDED: dict[Computation, tuple[str, ...]] = {
+    "training": ("begin", "batch", "finish"),
+    "evaluation": ("eval",),
+}
+
+
+class UnsupportedPlan(Exception):
+    """This runtime cannot execute the plan; another attempt will not help."""
+
+
+class ComputationFailed(Exception):
+    """The computation gave no usable result."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a computation gave.
+
+    Attributes:
+        tensors: Those of PlanManifest.update or .metrics.
+        examples: Examples used, once each.
+        batches: Batches executed, over all epochs.
+        compute_ms: Milliseconds it took.
+    """
+
+    tensors: Arrays
+    examples: int
+    batches: int
+    compute_ms: int
+
+
+class Engine:
+    """An interpreter for one plan, used by one thread at a time.
+
+    Raises:
+        UnsupportedPlan: the graph does not load, or the manifest and the
+            graph's signatures disagree.
+    """
+
+    def __init__(self, plan: DevicePart) -> None:
+        manifest = plan.manifest
+        _check_runtime(manifest.min_runtime_version)
+        self._manifest = manifest
+        try:
+            self._interpreter = Interpreter(model_content=plan.graph, num_threads=1)
+            self._runners = {
+                name: self._interpreter.get_signature_runner(name) for name in manifest.signatures
+            }
+        except (ValueError, RuntimeError) as error:
+            raise UnsupportedPlan(f"the graph does not load in {RUNTIME}: {error}") from error
+        self._checkpoint = Layout(manifest.checkpoint)
+        self._results: dict[Computation, tuple[TensorSpec, ...]] = {
+            "training": tuple(manifest.update),
+            "evaluation": tuple(manifest.metrics),
+        }
+        self._sources = {
+            name: self._wiring(name, [spec.name for spec in signature.inputs])
+            for name, signature in manifest.signatures.items()
+        }
+
+    def _wiring(self, signature: str, inputs: list[str]) -> tuple[tuple[str, int], ...]:
+        """For each input, where its value comes from: 0 checkpoint, 1 state, 2 examples."""
+        manifest = self._manifest
+        begin = manifest.signatures["begin"].outputs if "begin" in manifest.signatures else ()
+        known = (
+            {spec.name for spec in manifest.checkpoint},
+            {spec.name for spec in begin},
+            {spec.name for spec in manifest.examples},
+        )
+        wiring = []
+        for name in inputs:
+            places = [place for place, names in enumerate(known) if name in names]
+            if len(places) != 1:
+                raise UnsupportedPlan(
+                    f"input {name!r} of signature {signature!r} is the name of "
+                    f"{len(places)} tensors of the plan, not of one"
+                )
+            wiring.append((name, places[0]))
+        return tuple(wiring)
+
+    def run(
+        self,
+        computation: Computation,
+        *,
+        checkpoint: Mapping[str, np.ndarray],
+        examples: Mapping[str, np.ndarray],
+        before_batch: BeforeBatch,
+    ) -> Outcome:
+        """Executes the whole computation.
+
+        Args:
+            computation: Which of the plan's two.
+            checkpoint: Exactly the tensors of PlanManifest.checkpoint.
+            examples: The tensors of PlanManifest.examples, one row an example,
+                at least one row; others are ignored.
+            before_batch: Whatever it raises ends the computation.
+
+        Raises:
+            UnsupportedPlan: the plan has no such computation.
+            ComputationFailed: wrong tensors, a failure in the graph, or a
+                result that is not finite or not as the manifest says.
+        """
+        for name in _NEEDED[computation]:
+            if name not in self._runners:
+                raise UnsupportedPlan(f"the plan has no signature {name!r} for {computation}")
+        try:
+            self._checkpoint.check(checkpoint)
+        except WrongTensors as error:
+            raise ComputationFailed(f"checkpoint: {error}") from error
+        rows = self._rows(examples)
+        epochs = max(1, self._manifest.epochs) if computation == "training" else 1
+        per_epoch = -(-rows // self._batch_size(rows))
+        started = time.monotonic()
+        done = 0
+        tensors: Arrays = {}
+        state: Arrays = {}
+        if computation == "training":
+            state = self._call("begin", checkpoint, {}, {})
+        for _ in range(epochs):
+            for batch in self._batches(examples, rows):
+                before_batch(done, epochs * per_epoch)
+                if computation == "training":
+                    state = self._call("batch", checkpoint, state, batch)
+                else:
+                    _add(tensors, self._call("eval", checkpoint, {}, batch))
+                done += 1
+        if computation == "training":
+            tensors = self._call("finish", checkpoint, state, {})
+        return Outcome(
+            tensors=self._checked(computation, tensors),
+            examples=rows,
+            batches=done,
+            compute_ms=round(1000 * (time.monotonic() - started)),
+        )
+
+    def _batch_size(self, rows: int) -> int:
+        return self._manifest.batch_size or rows
+
+    def _rows(self, examples: Mapping[str, np.ndarray]) -> int:
+        rows = -1
+        for spec in self._manifest.examples:
+            value = examples.get(spec.name)
+            if value is None:
+                raise ComputationFailed(
+                    f"the examples have no tensor {spec.name!r}; they have: "
+                    + ", ".join(sorted(examples))
+                )
+            if value.dtype != np.dtype(spec.dtype) or value.shape[1:] != tuple(spec.shape[1:]):
+                raise ComputationFailed(
+                    f"example tensor {spec.name!r} is {value.dtype} {list(value.shape[1:])} per "
+                    f"example, the plan says {spec.dtype} {list(spec.shape[1:])}"
+                )
+            if rows not in (-1, len(value)):
+                raise ComputationFailed(f"example tensor {spec.name!r} has another length")
+            rows = len(value)
+        if rows < 1:
+            raise ComputationFailed("there is no example to compute on")
+        return rows
+
+    def _batches(self, examples: Mapping[str, np.ndarray], rows: int) -> Iterator[Arrays]:
+        size = self._batch_size(rows)
+        names = [spec.name for spec in self._manifest.examples]
+        for start in range(0, rows, size):
+            yield {name: examples[name][start : start + size] for name in names}
+
+    def _call(
+        self,
+        signature: str,
+        checkpoint: Mapping[str, np.ndarray],
+        state: Mapping[str, np.ndarray],
+        examples: Mapping[str, np.ndarray],
+    ) -> Arrays:
+        places = (checkpoint, state, examples)
+        inputs = {name: places[place][name] for name, place in self._sources[signature]}
+        try:
+            outputs: dict[str, Any] = self._runners[signature](**inputs)
+        except (ValueError, RuntimeError) as error:
+            raise ComputationFailed(f"signature {signature!r} failed: {error}") from error
+        return outputs
+
+    def _checked(self, computation: Computation, tensors: Arrays) -> Arrays:
+        checked: Arrays = {}
+        for spec in self._results[computation]:
+            value = tensors.get(spec.name)
+            if value is None:
+                raise ComputationFailed(f"the graph gave no {spec.name!r}")
+            if value.dtype != np.dtype(spec.dtype) or value.shape != tuple(spec.shape):
+                raise ComputationFailed(
+                    f"the graph gave {spec.name!r} as {value.dtype} {list(value.shape)}, the plan "
+                    f"says {spec.dtype} {list(spec.shape)}"
+                )
+            if value.dtype.kind == "f" and not np.isfinite(value).all():
+                raise ComputationFailed(f"{spec.name!r} is not finite: nothing is uploaded")
+            checked[spec.name] = value
+        return checked
+
+
+class Engines:
+    """Interpreters kept per thread, so that sessions of one plan share them.
+
+    Args:
+        per_thread: Interpreters that each thread keeps; the least recently
+            used one is dropped first.
+    """
+
+    def __init__(self, *, per_thread: int = 2) -> None:
+        self._per_thread = per_thread
+        self._local = threading.local()
+
+    def get(self, digest: str, plan: DevicePart) -> Engine:
+        """The calling thread's engine for the plan with this SHA-256. Raises UnsupportedPlan."""
+        kept: OrderedDict[str, Engine] | None = getattr(self._local, "kept", None)
+        if kept is None:
+            kept = self._local.kept = OrderedDict()
+        engine = kept.get(digest)
+        if engine is None:
+            engine = kept[digest] = Engine(plan)
+            while len(kept) > self._per_thread:
+                kept.popitem(last=False)
+        kept.move_to_end(digest)
+        return engine
+
+
+def _add(total: Arrays, more: Mapping[str, np.ndarray]) -> None:
+    for name, value in more.items():
+        # A plain `+` of two rank-0 arrays is a numpy scalar; asarray keeps shape and dtype.
+        total[name] = np.asarray(total[name] + value) if name in total else value
+
+
+def _check_runtime(needed: str) -> None:
+    if not needed:
+        return
+    have = tflite_runtime.__version__
+    if _version(have) < _version(needed):
+        raise UnsupportedPlan(f"the plan needs TFLite runtime {needed}, this one is {have}")
+
+
+def _version(text: str) -> tuple[int, ...]:
+    parts = []
+    for part in text.split("."):
+        digits = "".join(c for c in part if c.isdigit())
+        if not digits:
+            break
+        parts.append(int(digits))
+    return tuple(parts)
