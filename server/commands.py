@@ -105,11 +105,18 @@ def task() -> None:
 
 @task.command("create")
 @click.argument("plan", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=None,
+    help="Rounds to commit, instead of what the plan's author wished.",
+)
 @_as_json
 @_connected
-def create_task(client: AdminClient, plan: Path, as_json: bool) -> None:
+def create_task(client: AdminClient, plan: Path, rounds: int | None, as_json: bool) -> None:
     """Deploy PLAN (from `nightshift plan build`): its training task, and its evaluation task."""
-    created = client.post("tasks", plan.read_bytes())["tasks"]
+    path = "tasks" + (f"?rounds={rounds}" if rounds else "")
+    created = client.post(path, plan.read_bytes())["tasks"]
     _print_tasks(created, as_json)
 
 

@@ -78,8 +78,12 @@ class EmbeddedTier:
         self.updater.close()
         self._engine.dispose()
 
-    def create_tasks(self, plan: PlanArchive) -> list[str]:
+    def create_tasks(self, plan: PlanArchive, *, rounds: int | None = None) -> list[str]:
         """Registers a plan, its training task and, if it has one, its evaluation task.
+
+        Args:
+            plan: From the author.
+            rounds: Rounds to commit, instead of what the author wished.
 
         Returns:
             The ids of the tasks, the training task's first.
@@ -113,7 +117,7 @@ class EmbeddedTier:
             computation="training",
             plan_digest=plan.digest,
             cohort=cohort.to_json(),
-            rounds=schedule["rounds"],
+            rounds=rounds or schedule["rounds"],
             initial_state_sha256=put_content(self.blobs, plan.initial_state),
             initial_checkpoint_sha256=put_content(self.blobs, plan.initial_checkpoint),
         )
