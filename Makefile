@@ -7,7 +7,8 @@ BIN := .venv/bin
 UV ?= uv
 
 # The first Python 3.11 on this machine that can make virtual environments.
-IS_3_11 = -c 'import ensurepip, sys; sys.exit(sys.version_info[:2] != (3, 11))'
+IS_3_11 = -c 'import ensurepip, platform, sys; \
+	sys.exit(sys.version_info[:2] != (3, 11) or platform.machine() != "x86_64")'
 PYTHON ?= $(shell for python in python3.11 python3 python; do \
 	$$python $(IS_3_11) 2>/dev/null && echo $$python && break; done)
 
@@ -18,7 +19,7 @@ test: .venv/ready
 	$(BIN)/pytest -q -n 2 --dist loadfile -m "not slow"
 
 soak: .venv/ready
-	$(BIN)/pytest -q -m slow
+	$(BIN)/pytest -q --hypothesis-profile=exploring
 
 lint: .venv/ready
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
@@ -42,8 +43,9 @@ clean:
 # --clear: what an older lock installed does not stay behind.
 .venv/locked: requirements.lock
 	@test -n "$(PYTHON)" && $(PYTHON) $(IS_3_11) 2>/dev/null || { echo >&2 \
-		"Nightshift needs Python 3.11 with its venv module, and none was found:" \
-		"install it, or name it with 'make PYTHON=/path/to/python3.11'."; exit 1; }
+		"Nightshift needs Python 3.11 for Linux on x86-64, with its venv module, and" \
+		"$(if $(PYTHON),$(PYTHON) is not that,none was found here): install it, or" \
+		"name it with 'make PYTHON=/path/to/python3.11'."; exit 1; }
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --no-deps --only-binary :all: --require-hashes -r requirements.lock
 	touch $@

@@ -52,15 +52,20 @@ def _unzip(data: bytes, names: tuple[str, ...]) -> dict[str, bytes]:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             entries: dict[str, bytes] = {}
+            present = {info.filename: info for info in archive.infolist()}
             for name in names:
-                info = archive.getinfo(name)
+                if name not in present:
+                    raise MalformedPlan(f"the plan has no entry {name!r}")
+                info = present[name]
                 if info.compress_type != zipfile.ZIP_STORED or info.file_size > MAX_ENTRY_BYTES:
                     raise MalformedPlan(f"entry {name!r} is compressed or larger than 1 GiB")
                 entries[name] = archive.read(info)
             return entries
-    except KeyError as error:
-        raise MalformedPlan(f"the plan has no entry {error.args[0]!r}") from error
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError) as error:
+    except MalformedPlan:
+        raise
+    except Exception as error:
+        # For damaged input zipfile raises besides BadZipFile also ValueError,
+        # RuntimeError, struct.error and others, as it happens.
         raise MalformedPlan(f"not a plan archive: {error}") from error
 
 
@@ -133,11 +138,8 @@ class PlanArchive:
         self.manifest = _manifest(self._entries[MANIFEST], self.graph)
         self.initial_state = self._entries[INITIAL_STATE]
         self.initial_checkpoint = self._entries[INITIAL_CHECKPOINT]
-        try:
-            self.checks: dict[str, Any] = json.loads(self._entries[CHECKS])
-            self.schedule: dict[str, Any] = json.loads(self._entries[SCHEDULE])
-        except ValueError as error:
-            raise MalformedPlan(f"the plan's JSON cannot be read: {error}") from error
+        self.checks = _json_object(CHECKS, self._entries[CHECKS])
+        self.schedule = _json_object(SCHEDULE, self._entries[SCHEDULE])
 
     @classmethod
     def open(cls, path: Path | str) -> "PlanArchive":
@@ -195,6 +197,16 @@ def write_archive(
             SCHEDULE: _json(schedule),
         }
     )
+
+
+def _json_object(name: str, data: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise MalformedPlan(f"{name} cannot be read: {error}") from error
+    if not isinstance(value, dict):
+        raise MalformedPlan(f"{name} is not a JSON object")
+    return value
 
 
 def _json(value: Mapping[str, Any]) -> bytes:

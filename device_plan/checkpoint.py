@@ -29,6 +29,9 @@ DTYPES = {
     "BOOL": "bool",
 }
 
+#: The header's own key among the tensors' names.
+RESERVED_NAME = "__metadata__"
+
 #: Bytes of header that a file may have beyond the one the encoder writes, for
 #: other writers' key order, padding and metadata.
 HEADER_SLACK = 4096
@@ -43,18 +46,32 @@ class WrongTensors(ValueError):
 
 
 def encode(tensors: Mapping[str, np.ndarray]) -> bytes:
-    """The tensors as one safetensors file; equal tensors give equal bytes."""
-    return save({name: np.asarray(value, order="C") for name, value in tensors.items()})
+    """The tensors as one safetensors file; equal tensors give equal bytes.
+
+    Raises:
+        ValueError: a dtype outside `DTYPES`, or a name that the format reserves.
+    """
+    arrays = {name: np.asarray(value, order="C") for name, value in tensors.items()}
+    for name, value in arrays.items():
+        if name == RESERVED_NAME:
+            raise ValueError(f"a tensor cannot be named {name!r}: safetensors reserves it")
+        if value.dtype.name not in DTYPES.values():
+            raise ValueError(
+                f"tensor {name!r} is {value.dtype}; a plan may use {', '.join(DTYPES.values())}"
+            )
+    encoded: bytes = save(arrays)
+    return encoded
 
 
 def decode(data: bytes | memoryview) -> dict[str, np.ndarray]:
-    """The tensors of a file, as read-only views of `data` where alignment allows.
+    """The tensors of a file, as read-only arrays that do not share memory with `data`.
 
     Raises:
-        MalformedCheckpoint: not a safetensors file, or a dtype outside `DTYPES`.
+        MalformedCheckpoint: not a safetensors file, a dtype outside `DTYPES`, or
+            a shape that numpy cannot hold.
     """
     try:
-        entries = safetensors.deserialize(bytes(data))
+        entries = safetensors.deserialize(bytes(data))  # type: ignore[no-untyped-call]
     except Exception as error:
         raise MalformedCheckpoint(f"not a safetensors file: {error}") from error
     tensors: dict[str, np.ndarray] = {}
@@ -64,8 +81,12 @@ def decode(data: bytes | memoryview) -> dict[str, np.ndarray]:
             raise MalformedCheckpoint(
                 f"tensor {name!r} has dtype {entry['dtype']}; known: {', '.join(DTYPES)}"
             )
-        flat = np.frombuffer(entry["data"], dtype=np.dtype(dtype).newbyteorder("<"))
-        tensors[name] = flat.reshape(entry["shape"])
+        content = memoryview(entry["data"]).toreadonly()
+        try:
+            tensors[name] = np.frombuffer(content, np.dtype(dtype)).reshape(entry["shape"])
+        except ValueError as error:
+            # More than 32 dimensions, or a side that overflows beside an empty one.
+            raise MalformedCheckpoint(f"tensor {name!r} has an impossible shape") from error
     return tensors
 
 
@@ -88,6 +109,9 @@ class Layout:
     Args:
         specs: Names, dtypes and fully known shapes.
 
+    Raises:
+        ValueError: no specs, a name twice, an unknown dimension or dtype.
+
     Attributes:
         header: The bytes before the data section. A file that starts with them
             and has `file_size` bytes has exactly these tensors: one comparison
@@ -98,7 +122,16 @@ class Layout:
     """
 
     def __init__(self, specs: Iterable[TensorSpec]) -> None:
-        self.specs = {spec.name: (np.dtype(spec.dtype), tuple(spec.shape)) for spec in specs}
+        self.specs: dict[str, tuple[np.dtype, tuple[int, ...]]] = {}
+        for spec in specs:
+            if spec.name in self.specs:
+                raise ValueError(f"tensor {spec.name!r} is listed twice")
+            if spec.dtype not in DTYPES.values():
+                raise ValueError(
+                    f"tensor {spec.name!r} has dtype {spec.dtype!r}; "
+                    f"a plan may use {', '.join(DTYPES.values())}"
+                )
+            self.specs[spec.name] = (np.dtype(spec.dtype), tuple(spec.shape))
         if not self.specs:
             raise ValueError("a layout needs at least one tensor")
         for name, (_, shape) in self.specs.items():

@@ -73,7 +73,10 @@ class CohortPolicy:
         for name, value in values.items():
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise ValueError(f"{name} must be a number, not {value!r}")
-            if name == "goal_count" and value != int(value):
+            try:
+                numbers[name] = int(value) if name == "goal_count" else float(value)
+            except (OverflowError, ValueError) as error:
+                raise ValueError(f"{name} is out of range: {value!r}") from error
+            if name == "goal_count" and value != numbers[name]:
                 raise ValueError(f"goal_count must be a whole number, not {value!r}")
-            numbers[name] = int(value) if name == "goal_count" else float(value)
         return cls(**numbers)
