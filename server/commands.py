@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import click
 
@@ -111,12 +112,21 @@ def task() -> None:
     default=None,
     help="Rounds to commit, instead of what the plan's author wished.",
 )
+@click.option(
+    "--goal-count",
+    type=click.IntRange(min=1),
+    default=None,
+    help="Updates that complete a training round, likewise.",
+)
 @_as_json
 @_connected
-def create_task(client: AdminClient, plan: Path, rounds: int | None, as_json: bool) -> None:
+def create_task(
+    client: AdminClient, plan: Path, rounds: int | None, goal_count: int | None, as_json: bool
+) -> None:
     """Deploy PLAN (from `nightshift plan build`): its training task, and its evaluation task."""
-    path = "tasks" + (f"?rounds={rounds}" if rounds else "")
-    created = client.post(path, plan.read_bytes())["tasks"]
+    wishes = {"rounds": rounds, "goal_count": goal_count}
+    query = urlencode({name: value for name, value in wishes.items() if value is not None})
+    created = client.post(f"tasks?{query}", plan.read_bytes())["tasks"]
     _print_tasks(created, as_json)
 
 

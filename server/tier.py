@@ -6,6 +6,7 @@ import random
 import secrets
 import socket
 import time
+from dataclasses import replace
 
 from device_plan.archive import PlanArchive
 from device_plan.cohort import CohortPolicy
@@ -78,12 +79,15 @@ class EmbeddedTier:
         self.updater.close()
         self._engine.dispose()
 
-    def create_tasks(self, plan: PlanArchive, *, rounds: int | None = None) -> list[str]:
+    def create_tasks(
+        self, plan: PlanArchive, *, rounds: int | None = None, goal_count: int | None = None
+    ) -> list[str]:
         """Registers a plan, its training task and, if it has one, its evaluation task.
 
         Args:
             plan: From the author.
             rounds: Rounds to commit, instead of what the author wished.
+            goal_count: Updates that complete a training round, likewise.
 
         Returns:
             The ids of the tasks, the training task's first.
@@ -94,6 +98,8 @@ class EmbeddedTier:
         schedule = plan.schedule
         population = schedule["population"]
         cohort = CohortPolicy.from_json(schedule["cohort"])
+        if goal_count is not None:
+            cohort = replace(cohort, goal_count=goal_count)
         evaluation = schedule.get("evaluation")
         evaluation_cohort = evaluation and CohortPolicy.from_json(evaluation["cohort"])
         self._ensure_population(population)

@@ -63,8 +63,8 @@ def admin_api(*, tier: EmbeddedTier) -> Blueprint:
     def create() -> tuple[Response, int]:
         try:
             plan = PlanArchive.from_bytes(read_body(request, limit=MAX_PLAN_BYTES))
-            rounds = request.args.get("rounds")
-            created = tier.create_tasks(plan, rounds=int(rounds) if rounds else None)
+            wishes = {name: int(value) for name, value in request.args.items()}
+            created = tier.create_tasks(plan, **wishes)
         except (MalformedPlan, KeyError, TypeError, ValueError) as error:
             return _error(400, f"this plan cannot be deployed: {error}")
         return jsonify(tasks=[_task(registry.tasks.get(task_id)) for task_id in created]), 201
