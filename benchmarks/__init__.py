@@ -1,0 +1,1 @@
+"""What Nightshift costs, each figure beside a named baseline of the same run."""
