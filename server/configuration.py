@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -80,10 +80,8 @@ class ServerConfiguration:
     def from_environment(cls) -> "ServerConfiguration":
         """Raises KeyError if `to_environment` was not called in a parent."""
         values: dict[str, Any] = json.loads(os.environ[ENVIRONMENT_VARIABLE])
-        known = {field.name for field in fields(cls)}
-        return cls(
-            **{k: Path(v) if k == "data_dir" else v for k, v in values.items() if k in known}
-        )
+        values["data_dir"] = Path(values["data_dir"])
+        return cls(**values)
 
 
 def _check(holds: bool, name: str, value: object, allowed: str) -> None:

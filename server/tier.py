@@ -101,7 +101,7 @@ class EmbeddedTier:
         if goal_count is not None:
             cohort = replace(cohort, goal_count=goal_count)
         evaluation = schedule.get("evaluation")
-        evaluation_cohort = evaluation and CohortPolicy.from_json(evaluation["cohort"])
+        evaluation_cohort = CohortPolicy.from_json(evaluation["cohort"]) if evaluation else None
         self._ensure_population(population)
         for data in (plan.data, plan.initial_state, plan.initial_checkpoint):
             put_content(self.blobs, data)
@@ -128,7 +128,7 @@ class EmbeddedTier:
             initial_checkpoint_sha256=put_content(self.blobs, plan.initial_checkpoint),
         )
         created = [training]
-        if evaluation_cohort is not None:
+        if evaluation and evaluation_cohort is not None:
             created.append(
                 self.registry.tasks.create(
                     population=population,

@@ -166,12 +166,12 @@ class Selector:
     def windows(self, population: str | None) -> Windows | None:
         """The retry windows of a population, if it is one of ours."""
         desk = self._desks.get(population or "")
-        return desk and desk.settings.pace.current(self._clock())
+        return desk.settings.pace.current(self._clock()) if desk is not None else None
 
     def population_of(self, session_id: str) -> str | None:
         """The population of a session that is remembered here."""
         session = self._sessions.get(session_id)
-        return session and session.population
+        return session.population if session is not None else None
 
     def check_in(self, population: str, device_id: bytes, check_in_id: str) -> Answer:
         """A device asks for work.

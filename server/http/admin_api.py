@@ -18,14 +18,14 @@ from server.http.messages import read_body
 from server.refusal import Refusal
 from server.storage.blobs import get_content
 from server.storage.errors import NotFound
-from server.storage.tasks import Task
+from server.storage.tasks import Status, Task
 from server.tier import EmbeddedTier
 
 #: Bytes of a plan archive that are accepted.
 MAX_PLAN_BYTES = 1 << 30
 
 #: What an operator may ask of a task: the status it must have, and the one it gets.
-ACTIONS = {
+ACTIONS: dict[str, tuple[tuple[Status, ...], Status]] = {
     "pause": (("active",), "paused"),
     "resume": (("paused",), "active"),
     "cancel": (("active", "paused"), "cancelled"),

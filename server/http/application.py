@@ -2,6 +2,7 @@
 
 import atexit
 import logging
+from typing import Any
 
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
@@ -41,14 +42,14 @@ def create_app(tier: EmbeddedTier) -> Flask:
         return {"status": "ok"}
 
     @app.get("/readyz")
-    def readyz() -> tuple[dict[str, object], int]:
+    def readyz() -> tuple[dict[str, Any], int]:
         waiting = [
             name
             for name, coordinator in tier.coordinators.items()
             if not coordinator.ask("holds_lease")
         ]
         ready = not waiting and tier.updater.ready
-        status = {
+        status: dict[str, Any] = {
             "ready": ready,
             "model_update": "ready" if tier.updater.ready else "starting",
             "populations_without_lease": waiting,

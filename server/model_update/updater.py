@@ -95,6 +95,12 @@ class ModelUpdater:
         child = self._child
         return None if child is None else child.pid
 
+    @property
+    def ready(self) -> bool:
+        """Whether the child has imported TensorFlow and answers at once."""
+        child = self._child
+        return child is not None and child.ready
+
     def start(self) -> None:
         """Begin to start the child, without waiting for it."""
         self._in_background(lambda _: None)
