@@ -172,4 +172,4 @@ class LeasesAndRounds(RuleBasedStateMachine):
 
 
 TestLeasesAndRounds = LeasesAndRounds.TestCase
-TestLeasesAndRounds.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestLeasesAndRounds.settings = settings(stateful_step_count=30)
