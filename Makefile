@@ -47,9 +47,9 @@ clean:
 		"$(if $(PYTHON),$(PYTHON) is not that,none was found here): install it, or" \
 		"name it with 'make PYTHON=/path/to/python3.11'."; exit 1; }
 	$(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install --quiet --no-deps --only-binary :all: --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes -r requirements.lock
 	touch $@
 
 .venv/ready: .venv/locked setup.cfg pyproject.toml
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
