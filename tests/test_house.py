@@ -5,9 +5,14 @@ and checked once more by loading the modules that must stay light.
 """
 
 import ast
+import configparser
+import functools
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Mapping
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -193,6 +198,73 @@ class C:
     expected = {"a.b", "c.d", "p.q.e", "p.q.f.g", "typing.TYPE_CHECKING"}
     assert found == expected | {"h", "i.j", "k", "p.l.m", "n"}
     assert imports_of("from . import e", "p.q", is_package=True)[0].names == ("p.q", "p.q.e")
+
+
+def declared(section: str, option: str) -> set[str]:
+    """The names of the distributions that setup.cfg requires there."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    lines = setup[section][option].split("\n")
+    matches = [re.match(r"[A-Za-z0-9._-]+", line) for line in lines]
+    return {match[0] for match in matches if match}
+
+
+@functools.cache
+def providers_by_module() -> Mapping[str, list[str]]:
+    return packages_distributions()
+
+
+def distributions(found: Import) -> set[str]:
+    """Who provides the third-party module that is imported; empty for our own and Python's."""
+    top = found.names[0].partition(".")[0]
+    if top in sys.stdlib_module_names or top in {*PACKAGES, "tests", "examples", "benchmarks"}:
+        return set()
+    if top == "google":
+        assert found.reaches("google.protobuf"), found
+        return {"protobuf"}
+    if top == "grpc_tools":
+        return {"grpcio-tools"}
+    return {name.lower() for name in providers_by_module().get(top, [top])}
+
+
+def test_what_is_imported_is_required_in_setup_cfg() -> None:
+    required = declared("options", "install_requires")
+    undeclared = [
+        found
+        for package in PACKAGES
+        for found in imports(package)
+        if (providers := distributions(found)) and not providers & required
+    ]
+    assert_none(undeclared)
+
+
+def test_what_is_required_in_setup_cfg_is_imported() -> None:
+    imported: set[str] = set()
+    for package in PACKAGES:
+        for found in imports(package):
+            imported |= distributions(found)
+    assert declared("options", "install_requires") <= imported
+
+
+def test_what_tests_examples_and_benchmarks_import_is_required_in_setup_cfg() -> None:
+    required = declared("options", "install_requires")
+    required |= declared("options.extras_require", "dev")
+    undeclared = [
+        found
+        for directory in ("tests", "examples", "benchmarks")
+        for found in imports(directory)
+        if (providers := distributions(found)) and not providers & required
+    ]
+    assert_none(undeclared)
+
+
+def test_everything_that_setup_cfg_requires_is_locked() -> None:
+    lock = (ROOT / "requirements.lock").read_text()
+    locked = set(re.findall(r"^([a-z0-9.-]+)==", lock, re.MULTILINE))
+    required = declared("options", "install_requires")
+    required |= declared("options.extras_require", "dev")
+    assert required <= locked
+    assert not re.search(r"^-|://|^\.", lock, re.MULTILINE), "the lock names an index or a path"
 
 
 def loaded_after(statements: str) -> set[str]:
