@@ -32,7 +32,7 @@ _THIS_ROUND = "current_round_metrics/"
 
 
 class NotANumber(ArithmeticError):
-    """The result has NaN, or a model weight that is not finite."""
+    """The sums are not finite, or what they would make of the model is not."""
 
 
 class Graph:
@@ -87,10 +87,15 @@ class ServerComputation:
         """The next state, its checkpoint, and the round's metrics.
 
         Raises:
-            NotANumber: a tensor of the new state has NaN, or one of the
-                checkpoint NaN or infinity.
+            NotANumber: the sums or the checkpoint have NaN or infinity, or the
+                new state has NaN.
             ValueError: the tensors are not those of the plan.
         """
+        # TFF's finalizers replace an update that is not finite by none at all; the
+        # round would be committed, and be of no effect.
+        for name, value in checkpoint.decode(sums).items():
+            if not _is_finite(value):
+                raise NotANumber(f"the sums are not finite in {name!r}")
         before = _in_order(checkpoint.decode(state), self._state, "server state")
         after, metrics = self._step(before, sums)
         for spec, value in zip(self._state, after, strict=True):
@@ -98,7 +103,7 @@ class ServerComputation:
                 raise NotANumber(f"the new server state has NaN in {spec.name!r}")
         weights = dict(self._prepare(after))
         for name, value in weights.items():
-            if value.dtype.kind == "f" and not np.isfinite(value).all():
+            if not _is_finite(value):
                 raise NotANumber(f"the new model is not finite in {name!r}")
         named = {spec.name: value for spec, value in zip(self._state, after, strict=True)}
         return checkpoint.encode(named), checkpoint.encode(weights), metrics
@@ -177,6 +182,10 @@ def _fitting(value: np.ndarray, binding: Binding) -> np.ndarray:
             f"the plan says {spec.dtype}{list(spec.shape)}"
         )
     return value
+
+
+def _is_finite(value: np.ndarray) -> bool:
+    return value.dtype.kind != "f" or bool(np.isfinite(value).all())
 
 
 def _json(value: np.ndarray) -> Any:
