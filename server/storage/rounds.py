@@ -5,6 +5,7 @@ the acquisition of the lease under which it was opened: a successor can abandon
 it, and only abandon it, because its sums died with the predecessor.
 """
 
+import json
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -151,9 +152,10 @@ class Rounds:
         Raises:
             Fenced: the lease was lost.
             UnknownRound: there is no such round.
-            ValueError: the round is an evaluation, or a metric is not JSON
-                (NaN and infinity are not).
+            ValueError: the round is an evaluation, or a metric or statistic is
+                not JSON (NaN and infinity are not).
         """
+        _check_json(metrics, statistics)
         now = self._clock()
         try:
             with write(self._engine) as connection:
@@ -193,6 +195,7 @@ class Rounds:
 
         Returns and raises as `commit_training` does.
         """
+        _check_json(metrics, statistics)
         now = self._clock()
         with write(self._engine) as connection:
             check_fence(connection, lease)
@@ -306,6 +309,14 @@ def _base(connection: Connection, round_id: str, computation: str | None = None)
     if computation is not None and found.computation != computation:
         raise ValueError(f"round {round_id!r} is of the {found.computation} kind")
     return int(found.base_model_round)
+
+
+def _check_json(metrics: Mapping[str, Any], statistics: Mapping[str, Any]) -> None:
+    for what, value in (("metrics", metrics), ("statistics", statistics)):
+        try:
+            json.dumps(dict(value), allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"the round's {what} cannot be kept as JSON: {error}") from error
 
 
 def _end(
