@@ -34,8 +34,8 @@ class Connection:
             self._reader, self._writer = await asyncio.open_connection(
                 self._host, self._port, limit=1 << 20
             )
-        head = f"{method} {path} HTTP/1.1\r\nHost: bench\r\n{headers}Content-Length: {len(body)}\r\n\r\n"
-        self._writer.write(head.encode())
+        head = f"{method} {path} HTTP/1.1\r\nHost: bench\r\nContent-Length: {len(body)}\r\n"
+        self._writer.write(f"{head}{headers}\r\n".encode())
         if body:
             self._writer.write(body)
         raw = await self._reader.readuntil(b"\r\n\r\n")
