@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import rich_click as click
+import click
 
 if TYPE_CHECKING:
     from android_stub.attempt import SessionRecord
@@ -163,8 +163,11 @@ def run_device(
     except (ValueError, OSError) as error:
         raise click.ClickException(str(error)) from error
     with _until_signalled() as stop:
-        while not stop.is_set() and (sessions is None or finished < sessions):
-            stop.wait(one.step(time.time()))
+        while not stop.is_set():
+            delay = one.step(time.time())
+            if sessions is not None and finished >= sessions:
+                break
+            stop.wait(delay)
 
 
 def _line(record: "SessionRecord") -> str:

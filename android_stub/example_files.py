@@ -61,7 +61,7 @@ def _load(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile, AttributeError) as error:
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, AttributeError) as error:
         raise WrongExampleFile(f"{path} is not a numpy archive: {error}") from error
     if not arrays or any(array.ndim == 0 for array in arrays.values()):
         raise WrongExampleFile(f"{path} must hold arrays whose first dimension counts examples")

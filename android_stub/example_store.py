@@ -201,7 +201,9 @@ class ExampleStore:
         if len(newest_first) < needed:
             raise NotEnoughExamples(found=len(newest_first), needed=needed)
         data = b"".join(row[0] for row in reversed(newest_first))
-        rows = np.frombuffer(data, dtype=_understand(described[0]))
+        rows: np.ndarray = np.ndarray(
+            len(newest_first), dtype=_understand(described[0]), buffer=data
+        )
         return {name: np.ascontiguousarray(rows[name]) for name in rows.dtype.names or ()}
 
 

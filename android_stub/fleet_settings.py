@@ -129,7 +129,7 @@ class FleetProgress:
 
     def to_json(self) -> str:
         """One line."""
-        return json.dumps(asdict(self), sort_keys=True)
+        return json.dumps(vars(self), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "FleetProgress":

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import google_crc32c
 import urllib3
+import zstandard
 from google.protobuf.message import DecodeError, Message
 
 from device_plan import wire_pb2 as wire
@@ -92,7 +93,10 @@ class ServerApi:
     """
 
     def __init__(self, *, url: str, timeouts: Timeouts | None = None, connections: int = 4) -> None:
-        parsed = urllib3.util.parse_url(url)
+        try:
+            parsed = urllib3.util.parse_url(url)
+        except urllib3.exceptions.LocationParseError:
+            parsed = urllib3.util.Url()
         if parsed.scheme not in ("http", "https") or not parsed.host:
             raise ValueError(f"the server must be an http or https address, not {url!r}")
         timeouts = timeouts or Timeouts()
@@ -135,8 +139,10 @@ class ServerApi:
         """
         if blob.size > MAX_BLOB_BYTES:
             raise WrongBlob(f"{blob.path} has {blob.size} bytes, at most {MAX_BLOB_BYTES} are read")
-        headers = {"Accept-Encoding": "zstd, gzip"}
+        headers = {"Accept-Encoding": "zstd"}
         data = self._request("GET", blob.path, headers, None, None, traffic, limit=blob.size)
+        if len(data) != blob.size:
+            raise WrongBlob(f"{blob.path} does not have the {blob.size} bytes announced")
         digest = hashlib.sha256(data).hexdigest()
         if digest != blob.sha256:
             raise WrongBlob(f"{blob.path} has SHA-256 {digest}, the server announced {blob.sha256}")
@@ -229,7 +235,7 @@ class ServerApi:
             refused = response.status >= 400
             most = MAX_MESSAGE_BYTES if refused else limit
             data = _read(response, most)
-            traffic.bytes_down += response.tell()
+            traffic.bytes_down += len(data)
             intact = len(data) <= most
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise NoAnswer(f"{method} {path}: the answer broke off: {error}") from error
@@ -245,9 +251,9 @@ class ServerApi:
             raise RefusedByServer(status=response.status, error=_error(response, data))
         if not intact:
             if limit != MAX_MESSAGE_BYTES:
-                raise WrongBlob(f"{path} is larger than the {limit} bytes announced")
+                raise WrongBlob(f"{path} does not have the {limit} bytes announced")
             raise NoAnswer(f"{method} {path}: the answer is larger than {limit} bytes")
-        return data
+        return _decompress(data, response.headers.get("Content-Encoding"), limit)
 
 
 def content_digest(body: bytes) -> str:
@@ -257,16 +263,29 @@ def content_digest(body: bytes) -> str:
 
 
 def _read(response: urllib3.BaseHTTPResponse, most: int) -> bytes:
-    """At most one byte more than `most`, decoded."""
+    """At most one byte more than `most`, as they came."""
     parts: list[bytes] = []
     left = most + 1
     while left > 0:
-        part = response.read(min(left, 1 << 20), decode_content=True)
+        part = response.read(min(left, 1 << 20), decode_content=False)
         if not part:
             break
         parts.append(part)
         left -= len(part)
     return b"".join(parts)
+
+
+def _decompress(data: bytes, encoding: str | None, limit: int) -> bytes:
+    """At most one byte more than `limit`, however well the sender compressed."""
+    if encoding is None or encoding == "identity":
+        return data
+    if encoding != "zstd":
+        raise NoAnswer(f"the answer has Content-Encoding {encoding}, which was not asked for")
+    try:
+        with zstandard.ZstdDecompressor().stream_reader(data) as reader:
+            return reader.read(limit + 1)
+    except zstandard.ZstdError as error:
+        raise NoAnswer(f"the answer is not zstd: {error}") from error
 
 
 def _session(session_id: str) -> str:
