@@ -1,13 +1,13 @@
 """The commands `nightshift device run` and `nightshift fleet`."""
 
 import contextlib
-import json
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,7 +51,6 @@ def device() -> None:
 )
 @click.option(
     "--population",
-    "populations",
     required=True,
     multiple=True,
     metavar="NAME",
@@ -102,26 +101,25 @@ def device() -> None:
     help="Divides the delays taken when the server named no window (15 minutes, or 4 hours "
     "after a permanent error).",
 )
-@click.option(
-    "--json", "as_json", is_flag=True, show_envvar=True, help="Print each session as a JSON line."
-)
+@click.option("--json", is_flag=True, show_envvar=True, help="Print each session as a JSON line.")
 def run_device(
     server: str,
-    populations: tuple[str, ...],
+    population: tuple[str, ...],
     state_dir: Path,
     data: Path | None,
     collection: str,
     conditions_file: Path | None,
     sessions: int | None,
     time_scale: float,
-    as_json: bool,
+    json: bool,
 ) -> None:
     """Run one device: when idle, charging and on Wi-Fi, take part and come back when told.
 
     Prints one line for each session. For example, with a server at hand:
 
-        nightshift device run --server http://127.0.0.1:8470 --population digits/demo
-        --data my-digits.npz --collection digits
+    \b
+        nightshift device run --server http://127.0.0.1:8470 \\
+            --population digits/demo --data my-digits.npz --collection digits
     """
     from android_stub.device import Device
     from android_stub.example_files import ExampleFiles
@@ -138,7 +136,7 @@ def run_device(
     def told(record: "SessionRecord") -> None:
         nonlocal finished
         finished += 1
-        click.echo(json.dumps(asdict(record)) if as_json else _line(record))
+        click.echo(_json_line(record) if json else _line(record))
 
     try:
         state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -152,7 +150,7 @@ def run_device(
         one = Device(
             runtime=Runtime(api=ServerApi(url=server, connections=1), clock=time.time),
             identity=identity,
-            populations=populations,
+            populations=population,
             store=store,
             gate=Gate(source=source),
             draws=SeededDraws(identity.credential, time.time_ns()),
@@ -168,6 +166,10 @@ def run_device(
             if sessions is not None and finished >= sessions:
                 break
             stop.wait(delay)
+
+
+def _json_line(record: "SessionRecord") -> str:
+    return dumps(asdict(record))
 
 
 def _line(record: "SessionRecord") -> str:
@@ -252,7 +254,7 @@ def _line(record: "SessionRecord") -> str:
     "--night-fraction",
     type=click.FloatRange(min=0, max=1, min_open=True),
     default=1 / 3,
-    show_default="1/3",
+    show_default="a third",
     show_envvar=True,
     help="Part of a day that is night; each device's night begins at its own time.",
 )
@@ -293,9 +295,7 @@ def _line(record: "SessionRecord") -> str:
     show_envvar=True,
     help="End after this time; without it, run until Ctrl-C.",
 )
-@click.option(
-    "--json", "as_json", is_flag=True, show_envvar=True, help="Print progress as JSON lines."
-)
+@click.option("--json", is_flag=True, show_envvar=True, help="Print progress as JSON lines.")
 @click.option(
     "--progress-file",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -319,16 +319,18 @@ def fleet(
     vanish_seconds: float,
     time_scale: float | None,
     seconds: float | None,
-    as_json: bool,
+    json: bool,
     progress_file: Path | None,
 ) -> None:
     """Run many virtual devices in few processes against a server.
 
     Each has its own examples, key, night and pace, and talks HTTP only. For example:
 
-        nightshift fleet --server http://127.0.0.1:8470 --population digits/demo
-        --devices 120 --data devices/ --collection digits --night-seconds 20
-        --interrupt-rate 0.05 --vanish-rate 0.05
+    \b
+        nightshift fleet --server http://127.0.0.1:8470 \\
+            --population digits/demo --devices 120 \\
+            --data devices/ --collection digits \\
+            --night-seconds 20 --interrupt-rate 0.05 --vanish-rate 0.05
     """
     from android_stub.fleet import FleetFailed, FleetSettings, run_fleet
     from android_stub.server_api import ServerApi
@@ -337,7 +339,7 @@ def fleet(
         if progress_file is not None:
             with progress_file.open("a") as file:
                 file.write(progress.to_json() + "\n")
-        if as_json:
+        if json:
             click.echo(progress.to_json())
         elif sys.stderr.isatty():
             click.echo("\r\x1b[K" + _status(progress), nl=False, err=True)
@@ -366,7 +368,7 @@ def fleet(
     except (ValueError, OSError, FleetFailed) as error:
         raise click.ClickException(str(error)) from error
     told(last)
-    if not as_json:
+    if not json:
         click.echo(("\n" if sys.stderr.isatty() else "") + _summary(last), err=True)
 
 
