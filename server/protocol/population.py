@@ -1,0 +1,325 @@
+"""What the coordinator of one population decides: which round of which task starts when.
+
+* A task has at most one round at a time. Tasks run side by side: training and
+  evaluation do not compete, because held-out devices never train.
+* A training task runs round after round from its model's head until its target,
+  and is then complete.
+* An evaluation task measures the models of a training task: the initial one as
+  the baseline, every ``every_rounds``-th, and the last one; then it is complete.
+  If it falls behind it skips to the newest that is due.
+* After an abandoned round a task waits, twice as long each time in a row, within
+  bounds; a commit or a resumption forgets that.
+* A paused task finishes the round it is in; a cancelled one does not.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from device_plan.cohort import CohortPolicy
+from server.protocol.waking import Tick, WakeAt
+
+__all__ = [
+    "CancelRound",
+    "CompleteTask",
+    "Effect",
+    "Event",
+    "Population",
+    "RoundEnded",
+    "StartRound",
+    "TaskChanged",
+    "TaskRemoved",
+    "TaskView",
+    "Tick",
+    "WakeAt",
+]
+
+#: Seconds that a task waits after its first abandoned round.
+RETRY_S = 0.2
+#: Seconds that it waits at most, however many have been abandoned in a row.
+MAX_RETRY_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskView:
+    """What the coordinator knows of a task.
+
+    Attributes:
+        task_id: The task.
+        computation: Training moves the model, evaluation measures it.
+        status: As in the registry; rounds start only for the active.
+        rounds_target: Committed rounds that complete a training task.
+        cohort: For its rounds.
+        evaluates: The training task that an evaluation task measures.
+        every_rounds: After how many rounds it does so, at least 1.
+        head_round: The newest committed model of a training task; 0 is the initial one.
+        last_evaluated_round: The newest model that an evaluation task has measured.
+    """
+
+    task_id: str
+    computation: Literal["training", "evaluation"]
+    status: Literal["active", "paused", "completed", "cancelled"]
+    rounds_target: int
+    cohort: CohortPolicy
+    evaluates: str | None = None
+    every_rounds: int = 0
+    head_round: int = 0
+    last_evaluated_round: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskChanged:
+    """Event: a task is new or has changed. Heads only move forward, so a stale view is safe."""
+
+    task: TaskView
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRemoved:
+    """Event: a task is no longer this coordinator's. Its round is cancelled."""
+
+    task_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class RoundEnded:
+    """Event: a round has been committed or abandoned, or could not be started.
+
+    Attributes:
+        round_id: The round; empty if it never got an identifier.
+        head_round: The training task's head after it; not used for evaluation.
+    """
+
+    task_id: str
+    round_id: str
+    committed: bool
+    head_round: int = 0
+
+
+Event = TaskChanged | TaskRemoved | RoundEnded | Tick
+
+
+@dataclass(frozen=True, slots=True)
+class StartRound:
+    """Effect: open a round; say `Population.round_started` when it has an identifier.
+
+    Attributes:
+        number: Of a training round, the model that its commit makes; of an
+            evaluation round, the model that it measures.
+        base_round: The model that devices start from or evaluate.
+    """
+
+    task_id: str
+    number: int
+    cohort: CohortPolicy
+    base_round: int
+
+
+@dataclass(frozen=True, slots=True)
+class CompleteTask:
+    """Effect: the task has done what it was for."""
+
+    task_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRound:
+    """Effect: abandon this round; `RoundEnded` still follows."""
+
+    task_id: str
+    round_id: str
+
+
+Effect = StartRound | CompleteTask | CancelRound | WakeAt
+
+
+@dataclass(slots=True)
+class _OpenRound:
+    base_round: int
+    round_id: str | None = None
+    cancelled: bool = False
+
+
+@dataclass(slots=True)
+class _Task:
+    view: TaskView
+    removed: bool = False
+    open: _OpenRound | None = None
+    last_ended: str | None = None
+    failures: int = 0
+    not_before: float = float("-inf")
+
+    @property
+    def finished(self) -> bool:
+        """Of a training task: its model will not move any more."""
+        return self.view.status == "completed" or self.view.head_round >= self.view.rounds_target
+
+
+class Population:
+    """Decides for one population. Begins with no tasks: tell it each by `TaskChanged`.
+
+    Args:
+        name: The population's name.
+        retry_s: Seconds that a task waits after an abandoned round; doubled for
+            each further one.
+        max_retry_s: At most this long.
+
+    Raises:
+        ValueError: the waiting times are not positive or not in order.
+    """
+
+    def __init__(
+        self, *, name: str, retry_s: float = RETRY_S, max_retry_s: float = MAX_RETRY_S
+    ) -> None:
+        if retry_s <= 0:
+            raise ValueError(f"retry_s must be positive, not {retry_s}")
+        self.name = name
+        self._retry_s = retry_s
+        self._max_retry_s = max(retry_s, max_retry_s)
+        self._tasks: dict[str, _Task] = {}
+        self._woken_for: float | None = None
+
+    def handle(self, event: Event, now: float) -> list[Effect]:
+        """The effects of an event that happened at ``now`` (seconds), in order."""
+        match event:
+            case TaskChanged(view):
+                self._changed(view)
+            case TaskRemoved(task_id) if task_id in self._tasks:
+                self._tasks[task_id].removed = True
+            case RoundEnded():
+                self._round_ended(event, now)
+        if isinstance(event, Tick):
+            self._woken_for = None
+        return self._decide(now)
+
+    def round_started(self, task_id: str, round_id: str) -> list[Effect]:
+        """The driver's answer to `StartRound`: the round has this identifier.
+
+        Returns:
+            Its cancellation, if the task was cancelled or removed meanwhile.
+        """
+        task = self._tasks.get(task_id)
+        if task is None or task.open is None or task.open.round_id is not None:
+            return []
+        task.open.round_id = round_id
+        return self._cancellation(task)
+
+    def open_round(self, task_id: str) -> str | None:
+        """The identifier of the task's round, if one is open and has been named."""
+        task = self._tasks.get(task_id)
+        return task.open.round_id if task is not None and task.open is not None else None
+
+    def _changed(self, view: TaskView) -> None:
+        if view.computation == "evaluation" and (view.every_rounds < 1 or not view.evaluates):
+            raise ValueError(
+                f"evaluation task {view.task_id!r} needs the task it evaluates and every_rounds "
+                f"of at least 1, not {view.evaluates!r} and {view.every_rounds}"
+            )
+        task = self._tasks.get(view.task_id)
+        if task is None:
+            self._tasks[view.task_id] = _Task(view)
+            return
+        old = task.view
+        task.view = replace(
+            view,
+            head_round=max(view.head_round, old.head_round),
+            last_evaluated_round=_newest(view.last_evaluated_round, old.last_evaluated_round),
+        )
+        task.removed = False
+        if view.status == "active" and old.status != "active":
+            task.failures = 0
+            task.not_before = float("-inf")
+
+    def _round_ended(self, event: RoundEnded, now: float) -> None:
+        task = self._tasks.get(event.task_id)
+        if task is None or task.open is None:
+            return
+        expected = task.open.round_id
+        if (expected is not None and event.round_id not in (expected, "")) or (
+            expected is None and event.round_id and event.round_id == task.last_ended
+        ):
+            return
+        base_round = task.open.base_round
+        task.open = None
+        task.last_ended = event.round_id
+        if not event.committed:
+            waits = self._retry_s * 2.0 ** min(task.failures, 60)
+            task.not_before = now + min(waits, self._max_retry_s)
+            task.failures += 1
+            return
+        task.failures = 0
+        task.not_before = float("-inf")
+        view = task.view
+        if view.computation == "training":
+            task.view = replace(view, head_round=max(view.head_round, event.head_round))
+        else:
+            newest = _newest(view.last_evaluated_round, base_round)
+            task.view = replace(view, last_evaluated_round=newest)
+
+    def _decide(self, now: float) -> list[Effect]:
+        effects: list[Effect] = []
+        waits: list[float] = []
+        # Training first: its completion makes the last evaluation due.
+        by_kind = sorted(self._tasks.values(), key=lambda task: task.view.computation != "training")
+        for task in by_kind:
+            if task.open is not None:
+                effects += self._cancellation(task)
+            elif task.removed:
+                del self._tasks[task.view.task_id]
+            elif task.view.status == "active":
+                effects += self._next_of(task, now, waits)
+        wake = min(waits, default=None)
+        if wake is not None and wake != self._woken_for:
+            effects.append(WakeAt(wake))
+        self._woken_for = wake
+        return effects
+
+    def _next_of(self, task: _Task, now: float, waits: list[float]) -> list[Effect]:
+        view = task.view
+        if self._complete(task):
+            task.view = replace(view, status="completed")
+            return [CompleteTask(view.task_id)]
+        base_round = self._due(task)
+        if base_round is None:
+            return []
+        if now < task.not_before:
+            waits.append(task.not_before)
+            return []
+        task.open = _OpenRound(base_round)
+        number = base_round + 1 if view.computation == "training" else base_round
+        return [StartRound(view.task_id, number, view.cohort, base_round)]
+
+    def _complete(self, task: _Task) -> bool:
+        view = task.view
+        if view.computation == "training":
+            return task.finished
+        trained = self._tasks.get(view.evaluates or "")
+        if trained is None:
+            return False
+        last = view.last_evaluated_round
+        measured = last is not None and last >= trained.view.head_round
+        return trained.view.status == "cancelled" or (trained.finished and measured)
+
+    def _due(self, task: _Task) -> int | None:
+        """The model that the task's next round starts from, if one is due."""
+        view = task.view
+        if view.computation == "training":
+            return view.head_round
+        trained = self._tasks.get(view.evaluates or "")
+        if trained is None:
+            return None
+        head = trained.view.head_round
+        due = head if trained.finished else head - head % view.every_rounds
+        last = view.last_evaluated_round
+        return due if last is None or due > last else None
+
+    @staticmethod
+    def _cancellation(task: _Task) -> list[Effect]:
+        stopped = task.removed or task.view.status == "cancelled"
+        if not stopped or task.open is None or task.open.cancelled or task.open.round_id is None:
+            return []
+        task.open.cancelled = True
+        return [CancelRound(task.view.task_id, task.open.round_id)]
+
+
+def _newest(one: int | None, other: int | None) -> int | None:
+    return max((round_ for round_ in (one, other) if round_ is not None), default=None)
