@@ -1,5 +1,7 @@
 """What passes between a round and the selector that finds and serves its devices."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 from device_plan.wire_pb2 import TRAINING, Computation, Reason

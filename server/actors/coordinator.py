@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from device_plan.archive import PlanArchive
@@ -48,7 +49,7 @@ class Coordinator(Actor):
         population: The population's name.
         owner: Who holds the lease: unique to this process.
         lease_ttl_s: Seconds the lease lives without a renewal.
-        decisions: The population's state machine, fresh.
+        retry_s: Seconds that a task waits after an abandoned round, at first.
         selector, registry, blobs, downloads, updater: As for a master aggregator.
     """
 
@@ -124,7 +125,7 @@ class Coordinator(Actor):
         _log.warning("no longer coordinating %s: %s", self._population, why)
         self._lease = None
         for running in self._running.values():
-            running.master.tell("cancel", "lease_lost")
+            running.master.tell("cancel", "the lease was lost")
         self._running.clear()
 
     def tasks_changed(self) -> None:
@@ -179,7 +180,10 @@ class Coordinator(Actor):
         self.round_ended(running.task_id, name, False)
 
     def _decide(self, event: Event) -> None:
-        for effect in self._decisions.handle(event, time.monotonic()):
+        self._perform(self._decisions.handle(event, time.monotonic()))
+
+    def _perform(self, effects: Iterable[Effect]) -> None:
+        for effect in effects:
             try:
                 self._carry_out(effect)
             except Fenced:
@@ -193,10 +197,10 @@ class Coordinator(Actor):
             case CompleteTask(task_id):
                 self._registry.tasks.set_status(task_id, "active", "completed")
                 _log.info("task %s is complete", task_id)
-            case CancelRound(round_id=round_id):
+            case CancelRound(_, round_id):
                 running = self._running.get(round_id)
                 if running is not None:
-                    running.master.tell("cancel", "task_stopped")
+                    running.master.tell("cancel", "its task was cancelled")
             case WakeAt(at):
                 self.system.schedule(max(0.0, at - time.monotonic()), self.ref, "on_tick")
 
@@ -228,9 +232,9 @@ class Coordinator(Actor):
             updater=self._updater,
         )
         self._running[round_id] = _Running(task.task_id, master)
-        self._decisions.round_started(task.task_id, round_id)
         self.system.watch(self.ref, master)
         master.tell("begin")
+        self._perform(self._decisions.round_started(task.task_id, round_id))
 
     def _plan(self, digest: str) -> PlanArchive:
         plan = self._plans.get(digest)

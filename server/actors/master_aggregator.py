@@ -10,7 +10,6 @@ import logging
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -26,6 +25,7 @@ from server.model_update.updater import ModelUpdater, UpdateFailed, UpdateResult
 from server.protocol.round import (
     Abandon,
     ApplyUpdate,
+    Cancelled,
     CloseReporting,
     CloseSelection,
     Commit,
@@ -135,7 +135,7 @@ class MasterAggregator(Actor):
 
     def cancel(self, reason: str) -> None:
         """Ends the round without a result: its task was paused or cancelled."""
-        self._abandon(reason)
+        self.on_event(Cancelled(reason))
 
     def on_stop(self) -> None:
         for aggregator in self._aggregators:
@@ -166,8 +166,8 @@ class MasterAggregator(Actor):
                 return self._apply_update()
             case Commit():
                 return self._commit()
-            case Abandon(reason):
-                self._abandon(reason)
+            case Abandon(reason, detail):
+                self._abandon(reason, detail)
         return None
 
     def _open_selection(self, effect: OpenSelection) -> None:
@@ -231,7 +231,7 @@ class MasterAggregator(Actor):
     def _commit(self) -> Event:
         assert self._result is not None
         brief, result = self._brief, self._result
-        statistics = self._statistics()
+        statistics = self._round.statistics
         try:
             if self._training:
                 assert result.state is not None
@@ -249,18 +249,18 @@ class MasterAggregator(Actor):
                     brief.lease, brief.round_id, result.metrics, statistics
                 )
         except Fenced:
-            self._end(committed=False)
-            return CommitRefused("fenced")
+            return CommitRefused("the lease was lost")
         if not done:
-            return CommitRefused("head_moved")
+            return CommitRefused("the model's head has moved")
         self._end(committed=True)
         return CommitDone()
 
-    def _abandon(self, reason: str) -> None:
+    def _abandon(self, reason: str, detail: str) -> None:
+        _log.info("round %s abandoned: %s %s", self._brief.round_id, reason, detail)
         self._selector.ask("end_round", self._brief.round_id, ROUND_ABANDONED)
         try:
             self._registry.rounds.abandon(
-                self._brief.lease, self._brief.round_id, reason, self._statistics()
+                self._brief.lease, self._brief.round_id, reason, self._round.statistics
             )
         except Fenced:
             _log.warning("round %s: the lease was lost", self._brief.round_id)
@@ -271,6 +271,3 @@ class MasterAggregator(Actor):
             "round_ended", self._brief.task.task_id, self._brief.round_id, committed
         )
         self.system.stop(self.ref)
-
-    def _statistics(self) -> dict[str, Any]:
-        return self._round.statistics

@@ -5,6 +5,8 @@ asks it, one message at a time: every message is short, bodies are read and
 updates are added outside.
 """
 
+from __future__ import annotations
+
 import random
 import secrets
 from collections.abc import Callable
