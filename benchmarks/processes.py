@@ -61,7 +61,7 @@ def granian(app: str, *, threads: int = 128) -> Iterator[Served]:
             *(sys.executable, "-m", "granian", f"benchmarks.baseline_apps:{app}", "--factory"),
             *("--interface", "wsgi", "--host", "127.0.0.1", "--port", str(port)),
             *("--workers", "1", "--blocking-threads", str(threads)),
-            *("--backlog", "4096", "--backpressure", str(threads), "--no-ws", "--no-log"),
+            *("--backlog", "4096", "--backpressure", "65536", "--no-ws", "--no-log"),
         ]
         with _running(command, Path(directory), port, "/") as served:
             yield served

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import resource
 import signal
 from pathlib import Path
 
@@ -13,11 +14,16 @@ from server.configuration import ServerConfiguration
 #: Waiting connections that the kernel holds while all threads are busy.
 BACKLOG = 4096
 
+#: Connections held at once. Idle ones cost 10 KB each; granian's backpressure counts them all,
+#: so that a smaller number would let idle phones shut out the others.
+MAX_CONNECTIONS = 65_536
+
 
 def run(configuration: ServerConfiguration) -> None:
     """Serves until SIGTERM or SIGINT. Blocks; call it from a process's main thread."""
     configuration.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     configuration.to_environment()
+    _allow_many_connections()
     # One worker: the actors live in it. The listener's own process only
     # watches it.
     Granian(
@@ -29,13 +35,18 @@ def run(configuration: ServerConfiguration) -> None:
         workers=1,
         blocking_threads=configuration.threads,
         backlog=BACKLOG,
-        backpressure=configuration.threads,
+        backpressure=MAX_CONNECTIONS,
         websockets=False,
         log_access=False,
         respawn_failed_workers=False,
         workers_kill_timeout=10,
         pid_file=configuration.data_dir / "server.pid",
     ).serve()
+
+
+def _allow_many_connections() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def worker_application() -> object:
