@@ -46,15 +46,12 @@ def device() -> None:
 
 
 @device.command("run", epilog=_SHAPES)
-@click.option(
-    "--server", required=True, metavar="URL", show_envvar=True, help="The server's address."
-)
+@click.option("--server", required=True, metavar="URL", help="The server's address.")
 @click.option(
     "--population",
     required=True,
     multiple=True,
     metavar="NAME",
-    show_envvar=True,
     help="What to take part in; give it again for further populations, which take turns.",
 )
 @click.option(
@@ -62,13 +59,11 @@ def device() -> None:
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("nightshift-device"),
     show_default=True,
-    show_envvar=True,
     help="Where the device keeps its key, its examples and its schedule.",
 )
 @click.option(
     "--data",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    show_envvar=True,
     help="An .npz file of examples, imported if the collection is still empty. Its arrays have "
     "the names of the plan's example tensors; their first dimension counts the examples.",
 )
@@ -76,20 +71,17 @@ def device() -> None:
     "--collection",
     default="examples",
     show_default=True,
-    show_envvar=True,
     help="The collection that --data goes into, as the plan's example selector names it.",
 )
 @click.option(
     "--conditions-file",
     type=click.Path(path_type=Path, dir_okay=False),
-    show_envvar=True,
     help='A JSON file such as {"idle": true, "charging": true, "unmetered": true}, read again '
     "at every look: edit it to interrupt the device. Without it the gate is always open.",
 )
 @click.option(
     "--sessions",
     type=click.IntRange(min=1),
-    show_envvar=True,
     help="End after so many sessions; without it, run until Ctrl-C.",
 )
 @click.option(
@@ -97,11 +89,10 @@ def device() -> None:
     type=click.FloatRange(min=0, min_open=True),
     default=1.0,
     show_default=True,
-    show_envvar=True,
     help="Divides the delays taken when the server named no window (15 minutes, or 4 hours "
     "after a permanent error).",
 )
-@click.option("--json", is_flag=True, show_envvar=True, help="Print each session as a JSON line.")
+@click.option("--json", is_flag=True, help="Print each session as a JSON line.")
 def run_device(
     server: str,
     population: tuple[str, ...],
@@ -118,7 +109,7 @@ def run_device(
     Prints one line for each session. For example, with a server at hand:
 
     \b
-        nightshift device run --server http://127.0.0.1:8470 \\
+        nightshift device run --server http://127.0.0.1:8750 \\
             --population digits/demo --data my-digits.npz --collection digits
     """
     from android_stub.device import Device
@@ -182,25 +173,19 @@ def _line(record: "SessionRecord") -> str:
 
 
 @click.command(epilog=_SHAPES)
-@click.option(
-    "--server", required=True, metavar="URL", show_envvar=True, help="The server's address."
-)
-@click.option(
-    "--population", required=True, metavar="NAME", show_envvar=True, help="What to take part in."
-)
+@click.option("--server", required=True, metavar="URL", help="The server's address.")
+@click.option("--population", required=True, metavar="NAME", help="What to take part in.")
 @click.option(
     "--devices",
     type=click.IntRange(min=1),
     default=100,
     show_default=True,
-    show_envvar=True,
     help="Virtual devices in all.",
 )
 @click.option(
     "--data",
     type=click.Path(path_type=Path, exists=True),
     required=True,
-    show_envvar=True,
     help="A directory of device-00000.npz, device-00001.npz, … or one .npz file that is dealt "
     "out. Arrays have the names of the plan's example tensors; their first dimension counts the "
     "examples. Imported once into each device's own SQLite store.",
@@ -209,7 +194,6 @@ def _line(record: "SessionRecord") -> str:
     "--collection",
     default="examples",
     show_default=True,
-    show_envvar=True,
     help="The collection that the data goes into, as the plan's example selector names it.",
 )
 @click.option(
@@ -217,7 +201,6 @@ def _line(record: "SessionRecord") -> str:
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("nightshift-fleet"),
     show_default=True,
-    show_envvar=True,
     help="Where devices keep their stores and processes their logs.",
 )
 @click.option(
@@ -225,7 +208,6 @@ def _line(record: "SessionRecord") -> str:
     type=click.IntRange(min=1),
     default=2,
     show_default=True,
-    show_envvar=True,
     help="Processes among which the devices are divided.",
 )
 @click.option(
@@ -233,7 +215,6 @@ def _line(record: "SessionRecord") -> str:
     type=click.IntRange(min=1),
     default=4,
     show_default=True,
-    show_envvar=True,
     help="Threads of each process: so many devices make a request or compute at once.",
 )
 @click.option(
@@ -241,13 +222,11 @@ def _line(record: "SessionRecord") -> str:
     type=int,
     default=0,
     show_default=True,
-    show_envvar=True,
     help="Keys, nights, delays and misfortunes follow from it.",
 )
 @click.option(
     "--night-seconds",
     type=click.FloatRange(min=0, min_open=True),
-    show_envvar=True,
     help="Length of one accelerated night; without it the gates are always open.",
 )
 @click.option(
@@ -255,7 +234,6 @@ def _line(record: "SessionRecord") -> str:
     type=click.FloatRange(min=0, max=1, min_open=True),
     default=1 / 3,
     show_default="a third",
-    show_envvar=True,
     help="Part of a day that is night; each device's night begins at its own time.",
 )
 @click.option(
@@ -263,7 +241,6 @@ def _line(record: "SessionRecord") -> str:
     type=click.FloatRange(0, 1),
     default=0.0,
     show_default=True,
-    show_envvar=True,
     help="Part of the sessions in which the device is picked up while it computes.",
 )
 @click.option(
@@ -271,7 +248,6 @@ def _line(record: "SessionRecord") -> str:
     type=click.FloatRange(0, 1),
     default=0.0,
     show_default=True,
-    show_envvar=True,
     help="Part of the sessions in which the device falls silent.",
 )
 @click.option(
@@ -279,27 +255,23 @@ def _line(record: "SessionRecord") -> str:
     type=click.FloatRange(min=0, min_open=True),
     default=30.0,
     show_default=True,
-    show_envvar=True,
     help="For how long, on average.",
 )
 @click.option(
     "--time-scale",
     type=click.FloatRange(min=0, min_open=True),
-    show_envvar=True,
     help="Divides the delays taken when the server named no window; by default as much as the "
     "nights are accelerated (8 hours / --night-seconds).",
 )
 @click.option(
     "--seconds",
     type=click.FloatRange(min=0, min_open=True),
-    show_envvar=True,
     help="End after this time; without it, run until Ctrl-C.",
 )
-@click.option("--json", is_flag=True, show_envvar=True, help="Print progress as JSON lines.")
+@click.option("--json", is_flag=True, help="Print progress as JSON lines.")
 @click.option(
     "--progress-file",
     type=click.Path(path_type=Path, dir_okay=False),
-    show_envvar=True,
     help="Append progress to this file as JSON lines, one a second.",
 )
 def fleet(
@@ -327,7 +299,7 @@ def fleet(
     Each has its own examples, key, night and pace, and talks HTTP only. For example:
 
     \b
-        nightshift fleet --server http://127.0.0.1:8470 \\
+        nightshift fleet --server http://127.0.0.1:8750 \\
             --population digits/demo --devices 120 \\
             --data devices/ --collection digits \\
             --night-seconds 20 --interrupt-rate 0.05 --vanish-rate 0.05

@@ -1,6 +1,6 @@
 """Many virtual devices in few processes, against any server.
 
-settings = FleetSettings(server="http://127.0.0.1:8470", population="digits/demo",
+settings = FleetSettings(server="http://127.0.0.1:8750", population="digits/demo",
                          devices=120, data=Path("devices"), state_dir=Path("fleet"))
 with Fleet(settings) as fleet:
     ...

@@ -52,7 +52,7 @@ class RefusedByServer(Exception):
             if error.reason in wire.Reason.values()
             else str(error.reason)
         )
-        super().__init__(f"HTTP {status} {name}: {error.message}")
+        super().__init__(f"{name}: {error.message} (HTTP {status})")
         self.status = status
         self.reason = error.reason
         self.message = error.message

@@ -41,7 +41,9 @@ def test_a_population_keeps_its_slash_and_loses_other_special_characters(server,
 
 def test_a_refusal_carries_reason_windows_and_offset(server, api):
     server.script.refusals["checkins"] = [Refuse(409, Reason.CHUNK_OUT_OF_ORDER, 17)]
-    with pytest.raises(RefusedByServer, match="HTTP 409 CHUNK_OUT_OF_ORDER: as told") as caught:
+    with pytest.raises(
+        RefusedByServer, match=r"CHUNK_OUT_OF_ORDER: as told \(HTTP 409\)"
+    ) as caught:
         _check_in(api)
     assert caught.value.reason == Reason.CHUNK_OUT_OF_ORDER
     assert caught.value.upload_offset == 17
