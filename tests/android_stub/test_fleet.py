@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -154,13 +155,24 @@ def test_a_process_that_dies_is_reported_with_its_log(server, data):
         run_fleet(settings, seconds=15, every_s=0.1)
 
 
-def test_run_fleet_ends_after_its_time_and_tells_progress(server, data):
+def test_run_fleet_tells_progress_until_it_is_stopped(server, data):
     told: list[FleetProgress] = []
-    last = run_fleet(
-        _settings(server, data, processes=1), seconds=1.5, every_s=0.2, on_progress=told.append
-    )
+    stop = threading.Event()
+
+    def on_progress(progress: FleetProgress) -> None:
+        told.append(progress)
+        if progress.sessions >= 6:
+            stop.set()
+
+    settings = _settings(server, data, processes=1)
+    last = run_fleet(settings, stop=stop, seconds=60, every_s=0.05, on_progress=on_progress)
     assert last.sessions >= 6
     assert len(told) >= 2
+
+
+def test_run_fleet_ends_after_its_time(server, data):
+    last = run_fleet(_settings(server, data, processes=1), seconds=0.2)
+    assert last.processes == 0
 
 
 def test_missing_example_files_are_named_before_anything_starts(server, data):
