@@ -224,7 +224,8 @@ def distributions(found: Import) -> set[str]:
         return {"protobuf"}
     if top == "grpc_tools":
         return {"grpcio-tools"}
-    return {name.lower() for name in providers_by_module().get(top, [top])}
+    providers = providers_by_module().get(top, [top])
+    return {re.sub(r"[-_.]+", "-", name).lower() for name in providers}
 
 
 def test_what_is_imported_is_required_in_setup_cfg() -> None:
