@@ -168,6 +168,29 @@ def test_messages_of_one_sender_are_handled_in_order(
     other.join(PATIENCE_S)
 
 
+def test_a_tell_is_handled_before_the_same_senders_ask_however_busy_the_actor_is(
+    system: ActorSystem, dispatch: Dispatch
+) -> None:
+    counter = system.spawn(Counter, dispatch=dispatch)
+    done = threading.Event()
+
+    def disturb() -> None:
+        while not done.is_set():
+            counter.ask("increment")
+
+    threads = [threading.Thread(target=disturb) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        for number in range(200):
+            counter.tell("note", number)
+            assert counter.ask("notes")[-1] == number
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join(PATIENCE_S)
+
+
 def test_a_message_to_oneself_is_handled_after_the_current_one(
     system: ActorSystem, dispatch: Dispatch
 ) -> None:

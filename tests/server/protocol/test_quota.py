@@ -83,6 +83,21 @@ def test_a_device_that_leaves_makes_room_for_the_next() -> None:
     assert sorted(pool.take("r", 3)[0]) == ["a", "c", "d"]
 
 
+def test_devices_may_leave_in_any_order() -> None:
+    chance = random.Random(9)
+    pool = quota()
+    for number in range(200):
+        sessions = list("abcdefgh")
+        pool.open(f"r{number}", 8)
+        for session in sessions:
+            pool.offer(f"r{number}", session)
+        chance.shuffle(sessions)
+        for session in sessions[:5]:
+            assert pool.withdraw(f"r{number}", session)
+            assert not pool.withdraw(f"r{number}", session)
+        assert sorted(pool.close(f"r{number}")) == sorted(sessions[5:])
+
+
 def test_the_same_seed_gives_the_same_selection() -> None:
     def run() -> tuple[tuple[str, ...], tuple[str, ...]]:
         pool = quota(5)
@@ -152,14 +167,14 @@ class Conservation(RuleBasedStateMachine):
             self.waiting[round_id].remove(session)
             self.ended[round_id, session] += 1
 
-    @rule(capacity=st.integers(1, 4))
+    @rule(capacity=st.sampled_from([1, 3, 8]))
     def open(self, capacity: int) -> None:
         if len(self.waiting) < 3:
             self.opened += 1
             self.pool.open(f"r{self.opened}", capacity)
             self.waiting[f"r{self.opened}"] = set()
 
-    @rule(target=offered, data=st.data(), count=st.integers(1, 6))
+    @rule(target=offered, data=st.data(), count=st.sampled_from([1, 4, 10]))
     def offer(self, data: st.DataObject, count: int):
         if not self.waiting:
             return multiple()
@@ -184,6 +199,14 @@ class Conservation(RuleBasedStateMachine):
         waits = session_id in self.waiting.get(round_id, ())
         assert self.pool.withdraw(round_id, session_id) == waits
         if waits:
+            self.end(round_id, (session_id,))
+
+    @rule(data=st.data())
+    def withdraw_one_that_waits(self, data: st.DataObject) -> None:
+        waiting = [(name, one) for name, all_ in self.waiting.items() for one in sorted(all_)]
+        if waiting:
+            round_id, session_id = data.draw(st.sampled_from(waiting))
+            assert self.pool.withdraw(round_id, session_id)
             self.end(round_id, (session_id,))
 
     @rule(data=st.data(), count=st.integers(-1, 6))

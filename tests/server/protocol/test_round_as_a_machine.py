@@ -73,8 +73,9 @@ class Observer:
         before, over = self.round.phase, self.round.over
         if isinstance(event, SumsCollected) and before is Phase.COLLECTING:
             self.sum = event.accepted
-        if isinstance(event, Tick):
-            self.wakes = [at for at in self.wakes if at > now]
+        if isinstance(event, Tick) and self.wakes:
+            # The timer went off, whatever the clock says.
+            self.wakes.remove(min(self.wakes))
         effects = self.round.handle(event, now)
         assert not (over and effects), "an effect after the end"
         self._keep(effects)
@@ -105,6 +106,40 @@ def test_no_order_of_events_breaks_a_round(policy, steps) -> None:
     for event, delay in steps:
         now += delay
         observer.send(event, now)
+
+
+#: For each phase, something that may carry the round on.
+likely: dict[Phase, st.SearchStrategy[Event]] = {
+    Phase.SELECTING: st.one_of(st.builds(PoolChanged, st.integers(0, 12)), st.just(Tick())),
+    Phase.CHOOSING: st.builds(DevicesSelected, st.just(tuple(SESSIONS))),
+    Phase.REPORTING: st.one_of(
+        st.builds(UpdateAccepted, sessions),
+        st.builds(UpdateAccepted, sessions),
+        st.builds(SessionEnded, sessions, st.just("aborted")),
+        st.just(Tick()),
+    ),
+    Phase.COLLECTING: st.builds(SumsCollected, st.integers(0, 8)),
+    Phase.UPDATING: st.sampled_from([UpdateApplied(), UpdateFailed("broken")]),
+    Phase.COMMITTING: st.sampled_from([CommitDone(), CommitRefused("fenced")]),
+}
+
+
+@settings(max_examples=300, deadline=None)
+@given(policies, st.data())
+def test_no_course_of_a_round_breaks_it(policy, data) -> None:
+    observer = Observer(policy)
+    now = 0.0
+    for _ in range(40):
+        now += data.draw(st.floats(0.0, 20.0))
+        phase = observer.round.phase
+        usual = likely.get(phase, events)
+        observer.send(data.draw(usual if data.draw(st.integers(0, 9)) else events), now)
+        if observer.round.over:
+            break
+    event = data.draw(events)
+    over = observer.round.over
+    observer.send(event, now)
+    assert over <= observer.round.over
 
 
 @settings(max_examples=200, deadline=None)
