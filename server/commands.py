@@ -178,9 +178,7 @@ def _action(name: str, text: str) -> None:
         _print_tasks([client.post(f"tasks/{task_id}/{name}")], as_json)
 
 
-_action(
-    "pause", "Start no more rounds of TASK_ID until it is resumed; the open round is abandoned."
-)
+_action("pause", "Start no more rounds of TASK_ID until it is resumed; an open one is finished.")
 _action("resume", "Go on with a paused task.")
 _action("cancel", "End TASK_ID for good. Its models stay.")
 

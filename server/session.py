@@ -105,5 +105,10 @@ class SessionTable:
         return counts
 
     def of_round(self, round_id: str) -> Iterator[Session]:
-        """The live sessions of a round."""
-        return (s for s in list(self._by_device.values()) if s.round_id == round_id)
+        """The sessions that end with their round: the live ones, except those whose update
+        is being added, of which the sum decides."""
+        return (
+            session
+            for session in list(self._by_device.values())
+            if session.round_id == round_id and session.state is not State.ADDING
+        )

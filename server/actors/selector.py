@@ -397,12 +397,12 @@ class Selector:
         return self._rng.choice(candidates) if candidates else None
 
     def _standing(self, session: Session, now: float) -> Answer:
+        work = self._work(session) if session.state is not State.WAITING else None
         opened = self._rounds[session.round_id]
-        if session.state is State.WAITING:
+        if work is None:
             until_close = opened.opening.closes_at - now
             wait = max(until_close, 0.0) + self._rng.uniform(0.2, 1.0) * self._poll_interval_s
             return Answer(session_id=session.session_id, poll_after_s=min(wait, MAX_POLL_S))
-        work = self._work(session)
         return Answer(
             session_id=session.session_id,
             round_id=opened.opening.round_id,
@@ -413,7 +413,10 @@ class Selector:
         )
 
     def _work(self, session: Session) -> Work:
-        work = self._rounds[session.round_id].work
+        opened = self._rounds.get(session.round_id)
+        if opened is None:
+            raise Refusal(ROUND_OVER, "the round has ended")
+        work = opened.work
         if work is None:
             raise Refusal(WRONG_STATE, "the round is not configured yet: poll the session")
         return work
