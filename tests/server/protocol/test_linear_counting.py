@@ -4,7 +4,7 @@ import math
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from server.protocol.linear_counting import RecentDevices
@@ -55,7 +55,6 @@ def test_a_long_silence_forgets_everything() -> None:
     assert counter.estimate() == pytest.approx(1.0, abs=1e-3)
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 15), st.floats(0, 40)), max_size=60), st.floats(-1e6, 1e6))
 def test_exactly_the_slots_marked_within_the_window_are_full(marks, start) -> None:
     counter = RecentDevices(horizon_s=80.0, slots_log2=4)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from server.protocol.pace_steering import PacePolicy, PaceSteering, Windows
@@ -147,7 +147,6 @@ def test_a_scaled_policy_paces_the_same_on_another_clock() -> None:
 delays = st.floats(0.01, 1e5)
 
 
-@settings(max_examples=300, deadline=None)
 @given(
     delays,
     delays,

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from device_plan.cohort import CohortPolicy
@@ -292,7 +292,6 @@ actions = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
 @given(st.integers(1, 7), st.integers(1, 4), st.lists(st.tuples(actions, st.floats(0, 5))))
 def test_whatever_happens_training_reaches_its_target_and_the_last_model_is_evaluated(
     target, every, steps

@@ -4,7 +4,6 @@ import random
 from collections import Counter
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
 from scipy import special
@@ -234,5 +233,4 @@ class Conservation(RuleBasedStateMachine):
             assert self.pool.waiting(round_id) == len(sessions)
 
 
-Conservation.TestCase.settings = settings(max_examples=80, deadline=None)
 TestConservation = Conservation.TestCase

@@ -1,6 +1,6 @@
 """What holds for a round whatever happens, in whatever order."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from device_plan.cohort import CohortPolicy
@@ -98,7 +98,6 @@ class Observer:
             assert self.wakes, "the round could wait for ever"
 
 
-@settings(max_examples=400, deadline=None)
 @given(policies, steps)
 def test_no_order_of_events_breaks_a_round(policy, steps) -> None:
     observer = Observer(policy)
@@ -124,7 +123,6 @@ likely: dict[Phase, st.SearchStrategy[Event]] = {
 }
 
 
-@settings(max_examples=300, deadline=None)
 @given(policies, st.data())
 def test_no_course_of_a_round_breaks_it(policy, data) -> None:
     observer = Observer(policy)
@@ -142,7 +140,6 @@ def test_no_course_of_a_round_breaks_it(policy, data) -> None:
     assert over <= observer.round.over
 
 
-@settings(max_examples=200, deadline=None)
 @given(policies, steps)
 def test_a_round_left_to_its_wakes_comes_to_an_end(policy, steps) -> None:
     observer = Observer(policy)
@@ -161,7 +158,6 @@ def test_a_round_left_to_its_wakes_comes_to_an_end(policy, steps) -> None:
     assert observer.round.over
 
 
-@settings(max_examples=200, deadline=None)
 @given(policies, steps, st.data())
 def test_repeating_any_event_changes_nothing(policy, steps, data) -> None:
     once, twice = Observer(policy), Observer(policy)
