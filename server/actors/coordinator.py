@@ -134,6 +134,7 @@ class Coordinator(Actor):
             return
         for task in self._registry.tasks.list(self._population):
             self._decide(TaskChanged(self._view(task)))
+        self._rest_if_idle()
 
     def _view(self, task: Task) -> TaskView:
         evaluated = self._registry.rounds.last_committed(task.task_id)
@@ -197,12 +198,18 @@ class Coordinator(Actor):
             case CompleteTask(task_id):
                 self._registry.tasks.set_status(task_id, "active", "completed")
                 _log.info("task %s is complete", task_id)
+                self._rest_if_idle()
             case CancelRound(_, round_id):
                 running = self._running.get(round_id)
                 if running is not None:
                     running.master.tell("cancel", "its task was cancelled")
             case WakeAt(at):
                 self.system.schedule(max(0.0, at - time.monotonic()), self.ref, "on_tick")
+
+    def _rest_if_idle(self) -> None:
+        tasks = self._registry.tasks.list(self._population)
+        if not any(task.status == "active" for task in tasks):
+            self._selector.tell("rest", self._population)
 
     def _start_round(self, start: StartRound) -> None:
         if self._lease is None:

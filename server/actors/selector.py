@@ -63,7 +63,10 @@ class PopulationSettings:
 @dataclass(slots=True, kw_only=True)
 class _OpenRound:
     opening: Opening
+    #: Seconds of its selection window.
+    window_s: float
     work: Work | None = None
+    configured_at: float = 0.0
     selecting: bool = True
 
 
@@ -73,6 +76,8 @@ class _Desk:
 
     settings: PopulationSettings
     quota: Quota
+    #: Seconds that recent rounds took from their configuration to their end.
+    reporting_s: float = 0.0
 
 
 class Selector:
@@ -111,8 +116,13 @@ class Selector:
 
     def open_selection(self, opening: Opening) -> None:
         """Samples devices for a round until `take`."""
-        self._rounds[opening.round_id] = _OpenRound(opening=opening)
-        self._desks[opening.population].quota.open(opening.round_id, opening.capacity)
+        now = self._clock()
+        self._rounds[opening.round_id] = _OpenRound(
+            opening=opening, window_s=max(opening.closes_at - now, 0.0)
+        )
+        desk = self._desks[opening.population]
+        desk.quota.open(opening.round_id, opening.capacity)
+        self._steer(desk)
 
     def waiting(self, round_id: str) -> int | None:
         """Devices in the round's pool; None once it has been taken or has ended."""
@@ -134,6 +144,7 @@ class Selector:
         """Gives the chosen devices their assignment; they learn it when they poll."""
         opened = self._rounds[round_id]
         opened.work = work
+        opened.configured_at = self._clock()
         for session_id in sessions:
             session = self._sessions.get(session_id)
             if session is not None and session.state is State.WAITING:
@@ -144,11 +155,19 @@ class Selector:
         opened = self._rounds.pop(round_id, None)
         if opened is None:
             return
-        if opened.selecting:
-            self._desks[opened.opening.population].quota.close(round_id)
         now = self._clock()
+        desk = self._desks[opened.opening.population]
+        if opened.selecting:
+            desk.quota.close(round_id)
+        if opened.configured_at:
+            took = now - opened.configured_at
+            desk.reporting_s = (desk.reporting_s + took) / 2 if desk.reporting_s else took
         for session in self._sessions.of_round(round_id):
             self._sessions.end(session, state=State.ENDED, reason=reason, now=now)
+
+    def rest(self, population: str) -> None:
+        """Nothing is scheduled: devices need not come back soon."""
+        self._desks[population].settings.pace.steer(demand_per_s=0.0, round_period_s=1.0)
 
     def forget_ended_sessions(self) -> None:
         self._sessions.forget(self._clock())
@@ -379,6 +398,20 @@ class Selector:
         if desk is None:
             raise Refusal(UNKNOWN_POPULATION, f"no population {population!r} is served here")
         return desk
+
+    def _steer(self, desk: _Desk) -> None:
+        """Aims pace steering at what the population's open rounds can use.
+
+        A round's period is its selection window and the time it reports; that it
+        may have to wait for devices is left out, because that is what pace
+        steering is to change.
+        """
+        population = desk.settings.name
+        opened = [r for r in self._rounds.values() if r.opening.population == population]
+        capacity = sum(r.opening.capacity for r in opened)
+        period_s = max(r.window_s for r in opened) + desk.reporting_s
+        if period_s > 0:
+            desk.settings.pace.steer(demand_per_s=capacity / period_s, round_period_s=period_s)
 
     def _find(self, session_id: str) -> Session:
         session = self._sessions.get(session_id)
