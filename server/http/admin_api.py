@@ -40,7 +40,7 @@ def admin_api(*, tier: EmbeddedTier) -> Blueprint:
     @api.before_request
     def authorize() -> tuple[Response, int] | None:
         try:
-            token = bearer(request)
+            token = bearer(request.environ)
         except Refusal:
             token = ""
         if hmac.compare_digest(token.encode(), tier.secrets.admin_token.encode()):
@@ -62,7 +62,7 @@ def admin_api(*, tier: EmbeddedTier) -> Blueprint:
     @api.post("/tasks")
     def create() -> tuple[Response, int]:
         try:
-            plan = PlanArchive.from_bytes(read_body(request, limit=MAX_PLAN_BYTES))
+            plan = PlanArchive.from_bytes(read_body(request.environ, limit=MAX_PLAN_BYTES))
             wishes = {name: int(value) for name, value in request.args.items()}
             created = tier.create_tasks(plan, **wishes)
         except (MalformedPlan, KeyError, TypeError, ValueError) as error:

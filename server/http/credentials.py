@@ -11,30 +11,29 @@ import binascii
 import hashlib
 import hmac
 
-from flask import Request
-
 from device_plan.wire_pb2 import MISSING_CREDENTIAL
+from server.http.messages import Environ
 from server.refusal import Refusal
 
 #: Bytes of a device key.
 DEVICE_KEY_BYTES = 32
 
 
-def bearer(request: Request) -> str:
+def bearer(environ: Environ) -> str:
     """The token of `Authorization: Bearer …`, or Refusal: MISSING_CREDENTIAL."""
-    header: str = request.environ.get("HTTP_AUTHORIZATION", "")
+    header: str = environ.get("HTTP_AUTHORIZATION", "")
     if not header.startswith("Bearer ") or len(header) > 256:
         raise Refusal(MISSING_CREDENTIAL, "send the header 'Authorization: Bearer …'")
     return header[7:]
 
 
-def device_id(request: Request, population: str) -> bytes:
+def device_id(environ: Environ, population: str) -> bytes:
     """16 bytes that identify the asking device within the population.
 
     Raises:
         Refusal: MISSING_CREDENTIAL.
     """
-    text = bearer(request)
+    text = bearer(environ)
     try:
         key = base64.b64decode(text + "=", altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):

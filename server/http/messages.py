@@ -1,10 +1,11 @@
-"""Protobuf or JSON, in and out, by content negotiation."""
+"""Protobuf or JSON, in and out, by content negotiation, on plain WSGI environments."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from flask import Request, Response
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError, Message
+from werkzeug.datastructures import MIMEAccept
+from werkzeug.http import parse_accept_header, parse_options_header
 
 from device_plan.wire_pb2 import (
     LENGTH_REQUIRED,
@@ -21,34 +22,37 @@ JSON = "application/json"
 #: Bytes a control message may have; uploads are not messages.
 MAX_MESSAGE_BYTES = 16 * 1024
 
+#: A WSGI environment (PEP 3333).
+Environ = dict[str, Any]
+
 M = TypeVar("M", bound=Message)
 
 
-def read_body(request: Request, *, limit: int) -> bytes:
+def read_body(environ: Environ, *, limit: int) -> bytes:
     """The request's body, bounded before it is read.
 
     Raises:
         Refusal: LENGTH_REQUIRED, TOO_LARGE, TRUNCATED.
     """
-    length = content_length(request)
+    length = content_length(environ)
     if length > limit:
         raise Refusal(TOO_LARGE, f"this request's body may have at most {limit} bytes")
-    return receive(request, length)
+    return receive(environ, length)
 
 
-def content_length(request: Request) -> int:
+def content_length(environ: Environ) -> int:
     """Raises Refusal: LENGTH_REQUIRED."""
-    text = request.environ.get("CONTENT_LENGTH") or ""
+    text = environ.get("CONTENT_LENGTH") or ""
     if not (text.isascii() and text.isdigit() and len(text) < 16):
         raise Refusal(LENGTH_REQUIRED, "send a Content-Length; chunked bodies are not read")
     return int(text)
 
 
-def receive(request: Request, length: int) -> bytes:
+def receive(environ: Environ, length: int) -> bytes:
     """Exactly `length` bytes of the body, or Refusal: TRUNCATED."""
     if not length:
         return b""
-    stream = request.environ["wsgi.input"]
+    stream = environ["wsgi.input"]
     try:
         body: bytes = stream.read(length)
         while len(body) < length:
@@ -63,21 +67,23 @@ def receive(request: Request, length: int) -> bytes:
     return body
 
 
-def read_message(request: Request, message_type: type[M]) -> M:
+def read_message(environ: Environ, message_type: type[M]) -> M:
     """The body as a message.
 
     Raises:
         Refusal: UNSUPPORTED_MEDIA_TYPE, MALFORMED_MESSAGE, or as `read_body`.
     """
-    content_type = request.environ.get("CONTENT_TYPE") or PROTOBUF
+    content_type = environ.get("CONTENT_TYPE") or PROTOBUF
     # Parsing the header costs more than parsing the message: only if need be.
-    media_type = content_type if content_type == PROTOBUF else request.mimetype
+    media_type = content_type
+    if content_type not in (PROTOBUF, JSON):
+        media_type = parse_options_header(content_type)[0].lower()
     if media_type not in (PROTOBUF, JSON):
         raise Refusal(
             UNSUPPORTED_MEDIA_TYPE,
             f"Content-Type {content_type!r} is not understood: send {PROTOBUF} or {JSON}",
         )
-    body = read_body(request, limit=MAX_MESSAGE_BYTES)
+    body = read_body(environ, limit=MAX_MESSAGE_BYTES)
     try:
         if media_type == PROTOBUF:
             return message_type.FromString(body)
@@ -88,20 +94,19 @@ def read_message(request: Request, message_type: type[M]) -> M:
         ) from error
 
 
-def answer(request: Request, message: Message, *, status: int = 200) -> Response:
-    """The message in the form that the Accept header prefers, else in the request's own."""
-    if _wants_json(request):
-        body = json_format.MessageToJson(message, indent=2) + "\n"
-        return Response(body, status, content_type=JSON)
-    return Response(message.SerializeToString(), status, content_type=PROTOBUF)
+def encode_message(environ: Environ, message: Message) -> tuple[str, bytes]:
+    """Content type and body, in the form that Accept prefers, else in the request's own."""
+    if wants_json(environ):
+        return JSON, json_format.MessageToJson(message, indent=2).encode() + b"\n"
+    return PROTOBUF, message.SerializeToString()
 
 
-def _wants_json(request: Request) -> bool:
-    accept = request.environ.get("HTTP_ACCEPT", "*/*")
+def wants_json(environ: Environ) -> bool:
+    accept = environ.get("HTTP_ACCEPT", "*/*")
     if accept == PROTOBUF:
         return False
     if accept != "*/*":
-        accepted = request.accept_mimetypes
+        accepted = parse_accept_header(accept, MIMEAccept)
         if accepted[JSON] != accepted[PROTOBUF]:
             return accepted[JSON] > accepted[PROTOBUF]
-    return (request.environ.get("CONTENT_TYPE") or "").startswith(JSON)
+    return (environ.get("CONTENT_TYPE") or "").startswith(JSON)

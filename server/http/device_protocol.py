@@ -1,0 +1,330 @@
+"""The device protocol as a WSGI application in front of Flask.
+
+Check-ins, polls and uploads are nearly all that a selector does, and Flask's
+dispatch costs several times what they need (docs/architecture.md has the
+figures). They are few, fixed routes, so this module finds them itself; whatever
+else is asked for goes on to Flask.
+"""
+
+import base64
+import logging
+import re
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
+from typing import Any
+
+import google_crc32c
+from google.protobuf.message import Message
+
+from device_plan import wire_pb2 as wire
+from server.actors.runtime import Ref
+from server.aggregation.admission import Inadmissible
+from server.assignment import Answer, Download
+from server.http.credentials import SessionTokens, bearer, device_id
+from server.http.messages import Environ, content_length, encode_message, read_message, receive
+from server.http.problem import STATUS
+from server.protocol.pace_steering import Window, Windows
+from server.refusal import Refusal
+from server.session_events import SessionEventLog
+
+_log = logging.getLogger(__name__)
+
+#: Protocol versions served here: the current one.
+PROTOCOL_VERSIONS = (1,)
+
+#: Sessions that one POST /v1/events may report.
+MAX_EVENTS = 64
+
+_CHECK_IN_ID = re.compile(r"[A-Za-z0-9_-]{16,64}")
+_SHAPE = re.compile(r"[-v\[\]+^#!*]{1,32}")
+_DIGEST = re.compile(r"crc32c=:([A-Za-z0-9+/]{6}==):")
+_STATUS_LINES = {status: f"{status.value} {status.phrase}" for status in HTTPStatus}
+
+#: A WSGI application (PEP 3333).
+Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
+
+
+class DeviceProtocol:
+    """Answers the routes that devices call and hands the others on.
+
+    Args:
+        others: The application for every other route.
+        selector: The actor that decides.
+        tokens: Issues and proves session tokens.
+        events: Where session shapes are counted.
+        max_chunk_bytes: The largest body of one PUT.
+    """
+
+    def __init__(
+        self,
+        others: Application,
+        *,
+        selector: Ref,
+        tokens: SessionTokens,
+        events: SessionEventLog,
+        max_chunk_bytes: int,
+    ) -> None:
+        self._others = others
+        self._selector = selector
+        self._tokens = tokens
+        self._events = events
+        self._max_chunk_bytes = max_chunk_bytes
+        self._windows_said: tuple[Windows, wire.RetryWindows] | None = None
+        self._session_routes: dict[tuple[str, str], Callable[[Environ, str, str], Message]] = {
+            ("GET", ""): self._poll,
+            ("POST", "report"): self._report,
+            ("PUT", "update"): self._put_chunk,
+            ("GET", "update"): self._resume,
+            ("POST", "submit"): self._submit,
+            ("POST", "abort"): self._abort,
+        }
+
+    def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        path: str = environ.get("PATH_INFO", "")
+        population: str | None = None
+        session_id = ""
+        try:
+            if path.startswith("/v1/sessions/"):
+                session_id, _, step = path[13:].partition("/")
+                act = self._session_routes.get((environ["REQUEST_METHOD"], step))
+                if act is None:
+                    return self._others(environ, start_response)
+                population = self._own_session(environ, session_id)
+                message = act(environ, session_id, population)
+            elif environ["REQUEST_METHOD"] != "POST":
+                return self._others(environ, start_response)
+            elif path.startswith("/v1/populations/") and path.endswith("/checkins"):
+                # WSGI gives the path's bytes as latin-1 (PEP 3333).
+                population = path[16:-9].encode("latin-1").decode("utf-8", "replace")
+                message = self._check_in(environ, population)
+            elif path == "/v1/events":
+                message = self._session_events(environ)
+            else:
+                return self._others(environ, start_response)
+        except Refusal as refusal:
+            return self._answer(
+                environ, start_response, self.error(refusal, population), STATUS[refusal.reason]
+            )
+        except Exception:
+            _log.exception("%s %s failed", environ["REQUEST_METHOD"], path)
+            failed = wire.Error(message="the server failed; its log says why. Try again later.")
+            return self._answer(environ, start_response, failed, 500)
+        return self._answer(environ, start_response, message, 200)
+
+    def error(self, refusal: Refusal, population: str | None) -> wire.Error:
+        """The body of a refusal's answer."""
+        return wire.Error(
+            reason=refusal.reason,
+            message=refusal.message,
+            upload_offset=refusal.upload_offset,
+            retry_windows=self._windows(population),
+        )
+
+    def _answer(
+        self, environ: Environ, start_response: Callable[..., Any], message: Message, status: int
+    ) -> Iterable[bytes]:
+        content_type, body = encode_message(environ, message)
+        headers = [("Content-Type", content_type), ("Content-Length", str(len(body)))]
+        if status >= 400:
+            # A refusal may come before the body was read, and what is left of
+            # it must not be taken for the next request.
+            headers.append(("Connection", "close"))
+        start_response(_STATUS_LINES[HTTPStatus(status)], headers)
+        return (body,)
+
+    def _check_in(self, environ: Environ, population: str) -> Message:
+        message = read_message(environ, wire.CheckInRequest)
+        if message.protocol_version not in PROTOCOL_VERSIONS:
+            raise Refusal(
+                wire.UNSUPPORTED_PROTOCOL,
+                f"protocol_version {message.protocol_version} is not served; "
+                f"served: {', '.join(map(str, PROTOCOL_VERSIONS))}",
+            )
+        if not _CHECK_IN_ID.fullmatch(message.check_in_id):
+            raise Refusal(
+                wire.INVALID_FIELD, "check_in_id must be 16 to 64 letters, digits, '-' or '_'"
+            )
+        if len(message.runtime) > 64 or len(message.client_version) > 64:
+            raise Refusal(
+                wire.INVALID_FIELD, "runtime and client_version have at most 64 characters"
+            )
+        told = self._selector.ask(
+            "check_in", population, device_id(environ, population), message.check_in_id
+        )
+        return self._check_in_response(told, population)
+
+    def _poll(self, _environ: Environ, session_id: str, population: str) -> Message:
+        told = self._selector.ask("poll", session_id)
+        return self._check_in_response(told, population)
+
+    def _report(self, environ: Environ, session_id: str, population: str) -> Message:
+        read_message(environ, wire.ReportRequest)
+        reason = self._selector.ask("report", session_id)
+        return wire.ReportResponse(
+            retry_windows=self._windows(population),
+            upload=reason is None,
+            reason=reason or wire.REASON_UNSPECIFIED,
+        )
+
+    def _put_chunk(self, environ: Environ, session_id: str, population: str) -> Message:
+        length = content_length(environ)
+        if length > self._max_chunk_bytes:
+            raise Refusal(
+                wire.TOO_LARGE, f"one chunk has at most {self._max_chunk_bytes} bytes: send several"
+            )
+        offset = _number(environ, "Upload-Offset")
+        total = _number(environ, "Upload-Length")
+        digest = _digest(environ)
+        number = self._selector.ask("begin_chunk", session_id, offset, length, total)
+        chunk = receive(environ, length)
+        if number is None:
+            return self._received(population, self._selector.ask("received", session_id))
+        if google_crc32c.value(chunk) != digest:
+            raise Refusal(
+                wire.WRONG_DIGEST,
+                "the chunk does not have the CRC-32C of Content-Digest: send it again",
+                upload_offset=offset,
+            )
+        return self._received(
+            population, self._selector.ask("end_chunk", session_id, number, chunk)
+        )
+
+    def _resume(self, _environ: Environ, session_id: str, population: str) -> Message:
+        return self._received(population, self._selector.ask("received", session_id))
+
+    def _submit(self, environ: Environ, session_id: str, population: str) -> Message:
+        read_message(environ, wire.SubmitRequest)
+        data, admission, aggregator = self._selector.ask("begin_submit", session_id)
+        # Until the sum has it, the update counts as refused: whatever happens
+        # here, the session ends and the round goes on.
+        refused: wire.Reason | None = wire.INVALID_UPDATE
+        try:
+            views = admission.admit(data)
+            refused = None if aggregator.ask("add", session_id, views) else wire.GOAL_REACHED
+        except Inadmissible as error:
+            refused = error.reason
+            raise Refusal(error.reason, error.message) from error
+        finally:
+            self._selector.ask("end_submit", session_id, refused)
+        if refused is not None:
+            raise Refusal(refused, "the round has enough updates: nothing was added")
+        return wire.SubmitResponse(retry_windows=self._windows(population))
+
+    def _abort(self, environ: Environ, session_id: str, population: str) -> Message:
+        read_message(environ, wire.AbortRequest)
+        self._selector.ask("abort", session_id)
+        return wire.AbortResponse(retry_windows=self._windows(population))
+
+    def _session_events(self, environ: Environ) -> Message:
+        message = read_message(environ, wire.EventsRequest)
+        if len(message.sessions) > MAX_EVENTS:
+            raise Refusal(wire.INVALID_FIELD, f"one request reports at most {MAX_EVENTS} sessions")
+        for session in message.sessions:
+            if not _SHAPE.fullmatch(session.shape):
+                raise Refusal(wire.INVALID_FIELD, "a shape has 1 to 32 of the characters -v[]+^#!*")
+            if max(session.bytes_down, session.bytes_up, session.duration_ms) > 1 << 40:
+                raise Refusal(wire.INVALID_FIELD, "bytes and duration_ms are at most 2^40")
+            if self._selector.ask("windows", session.population) is None:
+                raise Refusal(
+                    wire.UNKNOWN_POPULATION, f"no population {session.population!r} is served here"
+                )
+        for session in message.sessions:
+            self._events.record(device_id(environ, session.population), session)
+        return wire.EventsResponse()
+
+    def _own_session(self, environ: Environ, session_id: str) -> str:
+        """The session's population, once the bearer has proved that it is its own."""
+        token = bearer(environ)
+        population: str | None = self._selector.ask("population_of", session_id)
+        if self._tokens.proves(token, session_id):
+            return population or ""
+        if population is None:
+            raise Refusal(wire.UNKNOWN_SESSION, "this server never issued that session")
+        raise Refusal(wire.NOT_YOUR_SESSION, "the token is not this session's")
+
+    def _windows(self, population: str | None) -> wire.RetryWindows | None:
+        windows: Windows | None = self._selector.ask("windows", population)
+        if windows is None:
+            return None
+        # Pace steering says the same windows to everybody for a while.
+        said = self._windows_said
+        if said is None or said[0] is not windows:
+            message = wire.RetryWindows(
+                if_accepted=_window(windows.if_accepted), if_rejected=_window(windows.if_rejected)
+            )
+            said = self._windows_said = (windows, message)
+        return said[1]
+
+    def _received(self, population: str, received: int) -> Message:
+        return wire.UploadResponse(retry_windows=self._windows(population), received=received)
+
+    def _check_in_response(self, told: Answer, population: str) -> Message:
+        response = wire.CheckInResponse(
+            protocol_version=PROTOCOL_VERSIONS[0], retry_windows=self._windows(population)
+        )
+        if told.session_id:
+            response.session_id = told.session_id
+            response.session_token = self._tokens.issue(told.session_id)
+        if told.reason is not None:
+            response.rejection.reason = told.reason
+            response.rejection.message = _REJECTIONS[told.reason]
+        elif told.work is None:
+            response.waiting.poll_after_ms = round((told.poll_after_s or 0.0) * 1000)
+        else:
+            work = told.work
+            response.assignment.MergeFrom(
+                wire.Assignment(
+                    round_id=told.round_id,
+                    task=told.task,
+                    computation=told.computation,
+                    plan=_blob(work.plan),
+                    checkpoint=_blob(work.checkpoint),
+                    upload=wire.Upload(
+                        path=f"/v1/sessions/{told.session_id}/update",
+                        max_bytes=work.admission.layout.max_bytes,
+                        max_chunk_bytes=self._max_chunk_bytes,
+                    ),
+                    deadline_ms=round(told.seconds_left * 1000),
+                )
+            )
+        return response
+
+
+_REJECTIONS = {
+    wire.NO_TASK: "nothing is scheduled for this device now",
+    wire.HELD_OUT: "this device is held out for evaluation, and none is open",
+    wire.ROUND_FULL: "the open round has the devices it wants",
+    wire.NOT_SELECTED: "others were drawn for this round",
+    wire.ROUND_ABANDONED: "the round ended without a result",
+    wire.SHUTTING_DOWN: "this server is about to stop",
+}
+
+
+def _window(seconds: Window) -> wire.RetryWindow:
+    return wire.RetryWindow(
+        min_delay_ms=round(seconds[0] * 1000), max_delay_ms=round(seconds[1] * 1000)
+    )
+
+
+def _blob(download: Download) -> wire.Blob:
+    return wire.Blob(
+        sha256=download.sha256, size=download.size, path=f"/v1/blobs/{download.sha256}"
+    )
+
+
+def _number(environ: Environ, header: str) -> int:
+    text = environ.get("HTTP_" + header.upper().replace("-", "_"), "")
+    if not (text.isascii() and text.isdigit() and len(text) < 16):
+        raise Refusal(wire.INVALID_FIELD, f"send the header {header} with a number of bytes")
+    return int(text)
+
+
+def _digest(environ: Environ) -> int:
+    match = _DIGEST.fullmatch(environ.get("HTTP_CONTENT_DIGEST", ""))
+    if match is None:
+        raise Refusal(
+            wire.INVALID_FIELD,
+            "send the header 'Content-Digest: crc32c=:…:' with the chunk's CRC-32C, big-endian, "
+            "in base64",
+        )
+    return int.from_bytes(base64.b64decode(match[1]), "big")
