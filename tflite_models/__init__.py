@@ -1,0 +1,1 @@
+"""Models a team starts from, and what makes any Keras model trainable with TFLite builtins."""

@@ -1,0 +1,98 @@
+"""Elementwise operations and reductions without a builtin of their own."""
+
+import numpy as np
+import tensorflow as tf
+
+from tflite_models.lowering.rules.table import rule
+from tflite_models.lowering.values import Value, known_dimensions
+
+
+@rule("BroadcastGradientArgs")
+def broadcast_gradient_axes(left: Value, right: Value) -> tuple[Value, Value]:
+    """The axes over which the gradients of two broadcast operands are summed.
+
+    An operand is summed over every axis where its side is 1 (or missing) and the
+    other's is not. Two sides known only on the device are the batch, equal on
+    both; a batch of one is summed over one element or not at all, which is the same.
+
+    Args:
+        left, right: Shapes, as rank-1 integers.
+    """
+    first, second = known_dimensions(left), known_dimensions(right)
+    rank = max(len(first), len(second))
+    first = [1] * (rank - len(first)) + first
+    second = [1] * (rank - len(second)) + second
+
+    def summed(own: list[int | None], other: list[int | None]) -> np.ndarray:
+        axes = [i for i in range(rank) if own[i] == 1 and other[i] != 1]
+        # TensorFlow lists axes of 1 on both sides too; a sum over one element is harmless.
+        axes += [i for i in range(rank) if own[i] == 1 and other[i] == 1]
+        return np.array(sorted(axes), np.int32)
+
+    return summed(first, second), summed(second, first)
+
+
+@rule("BiasAddGrad")
+def bias_gradient(dy: Value) -> Value:
+    """A bias is added to every position, so its gradient is dy summed over all axes but the last."""
+    return tf.reduce_sum(dy, axis=list(range(len(dy.shape) - 1)))
+
+
+@rule("ClipByValue")
+def clip_by_value(x: Value, low: Value, high: Value) -> Value:
+    """min(max(x, low), high)."""
+    return tf.minimum(tf.maximum(x, low), high)
+
+
+@rule("SqrtGrad")
+def sqrt_gradient(y: Value, dy: Value) -> Value:
+    """y = sqrt(x), so dx = dy / (2 y)."""
+    return dy * 0.5 / y
+
+
+@rule("RsqrtGrad")
+def rsqrt_gradient(y: Value, dy: Value) -> Value:
+    """y = x^(-1/2), so dx = -dy * y^3 / 2."""
+    return dy * -0.5 * y * tf.square(y)
+
+
+@rule("ReciprocalGrad", "InvGrad")
+def reciprocal_gradient(y: Value, dy: Value) -> Value:
+    """y = 1/x, so dx = -dy * y^2."""
+    return -dy * tf.square(y)
+
+
+@rule("Reciprocal", "Inv")
+def reciprocal(x: Value) -> Value:
+    """1 / x."""
+    return 1.0 / x
+
+
+@rule("Log1p")
+def log1p(x: Value) -> Value:
+    """log(1 + x) = log(u) * x / (u - 1) with u = 1 + x rounded; x where u is 1.
+
+    The quotient undoes the rounding of 1 + x (Goldberg 1991, theorem 4).
+    """
+    u = 1.0 + x
+    rounded_away = tf.equal(u, 1.0)
+    quotient = tf.math.log(u) * x / tf.where(rounded_away, tf.ones_like(u), u - 1.0)
+    return tf.where(rounded_away, x, quotient)
+
+
+@rule("Xdivy")
+def xdivy(x: Value, y: Value) -> Value:
+    """x / y, but 0 where x is 0."""
+    return tf.where(tf.equal(x, 0.0), tf.zeros_like(x * y), x / y)
+
+
+@rule("Xlogy")
+def xlogy(x: Value, y: Value) -> Value:
+    """x * log(y), but 0 where x is 0."""
+    return tf.where(tf.equal(x, 0.0), tf.zeros_like(x * y), x * tf.math.log(y))
+
+
+@rule("MulNoNan")
+def mul_no_nan(x: Value, y: Value) -> Value:
+    """x * y, but 0 where y is 0, whatever x is."""
+    return tf.where(tf.equal(y, 0.0), tf.zeros_like(x * y), x * y)

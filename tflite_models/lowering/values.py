@@ -1,0 +1,53 @@
+"""The values that flow along the edges of a graph while it is walked.
+
+A value is known now (a numpy array), known on the device (a symbolic tensor of
+the graph being traced), or a handle: a resource variable or the data set.
+"""
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import tensorflow as tf
+
+
+@dataclass(frozen=True)
+class VariableHandle:
+    """A resource variable, known by the name that its reads and assignments share."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class DatasetHandle:
+    """The client's examples; only ReduceDataset may read them."""
+
+
+Handle: TypeAlias = VariableHandle | DatasetHandle
+Value: TypeAlias = Any  # np.ndarray | tf.Tensor | Handle; tf is untyped here
+
+
+def is_constant(value: Value) -> bool:
+    return isinstance(value, np.ndarray | np.generic)
+
+
+def is_handle(value: Value) -> bool:
+    return isinstance(value, VariableHandle | DatasetHandle)
+
+
+def static_shape(value: Value) -> tf.TensorShape:
+    return tf.TensorShape(value.shape)
+
+
+def has_static_shape(value: Value) -> bool:
+    return not is_handle(value) and bool(static_shape(value).is_fully_defined())
+
+
+def known_dimensions(shape_tensor: Value) -> list[int | None]:
+    """The entries of a shape tensor; None where the entry is known only on the device."""
+    if is_constant(shape_tensor):
+        return [int(side) for side in shape_tensor]
+    # The symbolic counterpart: TensorFlow's own inference through Shape, Pack, StridedSlice.
+    from tensorflow.python.framework import tensor_util
+
+    return list(tensor_util.constant_value_as_shape(shape_tensor).as_list())
