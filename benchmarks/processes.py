@@ -15,6 +15,8 @@ from pathlib import Path
 import psutil
 import urllib3
 
+from server.admin_client import AdminClient
+
 #: Seconds a server may take to answer for the first time.
 START_TIMEOUT_S = 90.0
 
@@ -39,6 +41,10 @@ class Served:
     port: int
     pid: int
     directory: Path
+
+    def admin(self) -> AdminClient:
+        """The operator's client of a Nightshift server."""
+        return AdminClient.of_data_dir(url=f"http://127.0.0.1:{self.port}", data_dir=self.directory)
 
     def cpu_seconds(self) -> float:
         """User and system seconds of all its processes so far, without the model update's."""

@@ -39,14 +39,22 @@ class VirtualDevice:
 
     Args:
         number: Makes its identity.
-        connection: Shared by devices that take turns.
+        port: Of the server, on loopback.
         population: Where it checks in.
         update: The bytes it uploads.
         tally: Where it counts.
+        download: Fetch the checkpoint each time, as a device does.
     """
 
     def __init__(
-        self, *, number: int, port: int, population: str, update: bytes, tally: Tally
+        self,
+        *,
+        number: int,
+        port: int,
+        population: str,
+        update: bytes,
+        tally: Tally,
+        download: bool = True,
     ) -> None:
         key = hashlib.sha256(f"benchmark device {number}".encode()).digest()
         text = base64.urlsafe_b64encode(key).decode().rstrip("=")
@@ -56,6 +64,7 @@ class VirtualDevice:
         self._update = update
         self._tally = tally
         self._number = number
+        self._download = download
         digest = base64.b64encode(google_crc32c.value(update).to_bytes(4, "big")).decode()
         self._chunk_headers = (
             "Upload-Offset: 0\r\n"
@@ -89,7 +98,8 @@ class VirtualDevice:
         if not self._tally.first_assignment_at:
             self._tally.first_assignment_at = time.perf_counter()
         assignment = told.assignment
-        await self._request("GET", assignment.checkpoint.path, "")
+        if self._download:
+            await self._request("GET", assignment.checkpoint.path, "")
         report = wire.ReportRequest(examples=1, batches=1).SerializeToString()
         answer = wire.ReportResponse.FromString(
             await self._request("POST", f"{session}/report", token + PROTOBUF, report)

@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from device_plan.archive import PlanArchive
 from nightshift.demo.course import Course, metric, observe
 from nightshift.demo.data import write_device_files
 from nightshift.demo.processes import Child, ChildFailed, Children
@@ -49,7 +50,7 @@ SHOWN_ROUNDS = 8
     help="Dirichlet parameter of the split; smaller is more uneven.",
 )
 @click.option(
-    "--night-seconds", type=float, default=24.0, help="Seconds that one accelerated day takes."
+    "--night-seconds", type=float, default=8.0, help="Seconds that one accelerated night takes."
 )
 @click.option(
     "--interrupt-rate", type=float, default=0.05, help="Sessions whose conditions break off."
@@ -153,6 +154,7 @@ def _server_options(server_dir: Path, port: int) -> list[str]:
 
 
 def _fleet_options(data_dir: Path, url: str, options: dict[str, Any]) -> list[str]:
+    selector = PlanArchive.open(data_dir / "digits.plan").manifest.example_selector
     settings = {
         "server": url,
         "population": POPULATION,
@@ -160,10 +162,13 @@ def _fleet_options(data_dir: Path, url: str, options: dict[str, Any]) -> list[st
         "processes": 2,
         "seed": options["seed"],
         "data": data_dir / "examples",
+        "collection": selector.collection,
         "state-dir": data_dir / "devices",
         "night-seconds": options["night_seconds"],
         "interrupt-rate": options["interrupt_rate"],
         "vanish-rate": options["vanish_rate"],
+        "vanish-seconds": options["night_seconds"],
+        "night-fraction": 0.5,
     }
     return [part for name, value in settings.items() for part in (f"--{name}", str(value))]
 

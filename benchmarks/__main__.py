@@ -1,0 +1,69 @@
+"""`make bench`: every figure beside its baseline, in one table."""
+
+import os
+
+# Before numpy is imported: what is measured is one core's work.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import checkins, plans, rounds, sum_kernel, uploads
+from benchmarks.measurement import Measurement
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--flower-ms",
+        type=float,
+        default=None,
+        help="server CPU per update that `python -m benchmarks.flower` printed on this machine",
+    )
+    parser.add_argument("only", nargs="*", help="rounds, checkins, uploads, sums; default: all")
+    arguments = parser.parse_args()
+    wanted = set(arguments.only) or {"rounds", "checkins", "uploads", "sums"}
+    console = Console()
+    measurements: list[Measurement] = []
+    with tempfile.TemporaryDirectory() as directory, console.status("measuring …") as status:
+        small = plans.build(
+            Path(directory) / "small.plan", parameters=rounds.PARAMETERS, goal_count=rounds.DEVICES
+        ).read_bytes()
+        if "rounds" in wanted:
+            status.update("rounds of 1,000 devices …")
+            measurements += rounds.measure(small, arguments.flower_ms)
+        if "checkins" in wanted:
+            status.update("check-ins …")
+            measurements += checkins.measure(small)
+        if "uploads" in wanted:
+            status.update("uploads of 6 MB …")
+            large = plans.build(
+                Path(directory) / "large.plan",
+                parameters=uploads.PARAMETERS,
+                goal_count=uploads.UPLOADS,
+            ).read_bytes()
+            measurements += uploads.measure(large)
+        if "sums" in wanted:
+            status.update("the sum kernel …")
+            measurements += sum_kernel.measure()
+    table = Table(title="Nightshift benchmarks")
+    for column in ("what", "ours", "baseline", "ratio", "target", ""):
+        table.add_column(column)
+    for row in measurements:
+        table.add_row(
+            row.what,
+            f"{row.value:.3g} {row.unit}",
+            f"{row.baseline:.3g} {row.unit}: {row.baseline_name}" if row.baseline else "",
+            f"{row.ratio:.3g}x" if row.ratio is not None else "",
+            row.target,
+            "met" if row.met else "not met",
+        )
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()
