@@ -44,8 +44,7 @@ def load_task(path: Path) -> FederatedTask:
         sys.path.remove(directory)
     if not isinstance(task, FederatedTask):
         raise InvalidTask(
-            f"{path}: `task` must be a device_plan.task.FederatedTask, "
-            f"not a {type(task).__name__}"
+            f"{path}: `task` must be a device_plan.task.FederatedTask, not a {type(task).__name__}"
         )
     return task
 

@@ -15,6 +15,7 @@ from functools import cached_property
 
 import tensorflow as tf
 from tensorflow.core.framework import graph_pb2
+from tensorflow.python.framework.func_graph import FuncGraph
 
 from tflite_models.lowering.dataset import Reduction, ReductionPolicy
 from tflite_models.lowering.errors import LoweringError
@@ -117,7 +118,8 @@ class ClientWork:
 
     @cached_property
     def _state(self) -> _State:
-        with tf.Graph().as_default():
+        # A function's graph, so that constants can be evaluated outside it.
+        with FuncGraph("state").as_default():
             parameters = [_placeholder(spec) for spec in self.parameter_specs]
             reduction = self._reach(parameters)
             initial = [tf.convert_to_tensor(value) for value in reduction.initial()]

@@ -122,9 +122,7 @@ def _nothing(_walk: "GraphWalk", _node: Node, _inputs: list[Value]) -> list[Valu
     return []
 
 
-@handles(
-    "Identity", "StopGradient", "PreventGradient", "Snapshot", "CheckNumerics", "EnsureShape"
-)
+@handles("Identity", "StopGradient", "PreventGradient", "Snapshot", "CheckNumerics", "EnsureShape")
 def _same(_walk: "GraphWalk", _node: Node, inputs: list[Value]) -> list[Value]:
     return [inputs[0]]
 

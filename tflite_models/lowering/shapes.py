@@ -78,10 +78,10 @@ def _reduce(_walk: "GraphWalk", _node: Node, inputs: list[Value]) -> list[Value]
 @handles("Reshape")
 def _reshape(_walk: "GraphWalk", _node: Node, inputs: list[Value]) -> list[Value] | None:
     value, shape = inputs
-    if is_constant(shape) and has_static_shape(value):
-        if static_shape(value).as_list() == [int(side) for side in shape]:
-            return [value]
-    return None
+    if not (is_constant(shape) and has_static_shape(value)):
+        return None
+    same = static_shape(value).as_list() == [int(side) for side in shape]
+    return [value] if same else None
 
 
 @handles("Mul")

@@ -34,7 +34,7 @@ def broadcast_gradient_axes(left: Value, right: Value) -> tuple[Value, Value]:
 
 @rule("BiasAddGrad")
 def bias_gradient(dy: Value) -> Value:
-    """A bias is added to every position, so its gradient is dy summed over all axes but the last."""
+    """A bias is added at every position: dy is summed over all axes but the last."""
     return tf.reduce_sum(dy, axis=list(range(len(dy.shape) - 1)))
 
 

@@ -1,0 +1,176 @@
+"""The device graph: client work and evaluation as one TFLite file with four signatures."""
+
+import contextlib
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+from device_plan.compiler.block import Block
+from device_plan.compiler.flatbuffer import Renaming, TrainingGraph
+from device_plan.plan_pb2 import Signature, TensorSpec
+from device_plan.task_file import InvalidTask
+from tflite_models.lowering import ClientWork, LoweringError, UnsupportedOperation
+
+#: In the order in which TFLite numbers its subgraphs, which is alphabetical.
+#: The first must hold operations, or XNNPACK is never applied: `batch` always does.
+SIGNATURES = ("batch", "begin", "eval", "finish")
+
+
+@dataclass(frozen=True)
+class DeviceGraph:
+    """A converted graph.
+
+    Attributes:
+        data: The TFLite file.
+        signatures: As the file has them, with the plan's names.
+    """
+
+    data: bytes
+    signatures: Mapping[str, Signature]
+
+
+def client_work(block: Block, examples: Sequence[TensorSpec]) -> ClientWork:
+    """The lowering of a `work` block of TFF's form."""
+    (dataset,) = [leaf for leaf in block.inputs if leaf.is_dataset]
+    return ClientWork(
+        graph=block.graph,
+        initialize=block.initialize,
+        dataset=dataset.tensor,
+        parameters=[leaf.tensor for leaf in block.inputs if not leaf.is_dataset],
+        # (updates, secure_sum_bitwidth, secure_sum, secure_modular_sum): the first is summed.
+        results=[leaf.tensor for leaf in block.outputs if leaf.path[0] == "0"],
+        batch=[
+            tf.TensorSpec([None, *spec.shape[1:]], tf.as_dtype(spec.dtype)) for spec in examples
+        ],
+    )
+
+
+def build_device_graph(
+    training: Block,
+    evaluation: Block,
+    *,
+    examples: Sequence[TensorSpec],
+    checkpoint: Sequence[str],
+    evaluated: Sequence[str],
+    update: Sequence[str],
+    metrics: Sequence[str],
+) -> DeviceGraph:
+    """Lowers and converts.
+
+    Args:
+        training, evaluation: The `work` blocks.
+        examples: The features, in tf.data's order.
+        checkpoint: Names of the training work's parameters, in its order.
+        evaluated: Names of the evaluation work's parameters, in its order.
+        update: Names of the training work's results.
+        metrics: Names of the evaluation work's results.
+
+    Raises:
+        InvalidTask: something in the model has no form in builtins; it is named.
+    """
+    work, measuring = client_work(training, examples), client_work(evaluation, examples)
+    with _lowering_errors():
+        module = _Module(work, measuring)
+        concrete = {name: module.concrete(name) for name in SIGNATURES}
+    data = _convert(module, concrete, {**measuring.origins, **work.origins})
+    features = [spec.name for spec in examples]
+    state = [f"state/{index}" for index in range(len(work.state_specs))]
+    graph = TrainingGraph(data)
+    graph.drop_conversion_metadata()
+    graph.rename(
+        {
+            "begin": _renaming(checkpoint, [], [], state),
+            "batch": _renaming(checkpoint, state, features, state),
+            "finish": _renaming(checkpoint, state, [], update),
+            "eval": _renaming(evaluated, [], features, metrics),
+        }
+    )
+    return DeviceGraph(graph.to_bytes(), graph.signatures())
+
+
+class _Module(tf.Module):
+    """The four functions, with argument names that TensorFlow accepts."""
+
+    def __init__(self, training: ClientWork, evaluation: ClientWork) -> None:
+        super().__init__()
+        parameters = _named("checkpoint", training.parameter_specs)
+        state = _named("state", training.state_specs)
+        batch = _named("example", training.batch_specs)
+        measured = _named("checkpoint", evaluation.parameter_specs)
+        p, s = len(parameters), len(state)
+        self.begin = _function(lambda *a: training.begin(a), parameters)
+        self.batch = _function(
+            lambda *a: training.batch(a[:p], a[p : p + s], a[p + s :]),
+            [*parameters, *state, *batch],
+        )
+        self.finish = _function(lambda *a: training.finish(a[:p], a[p:]), [*parameters, *state])
+        q = len(measured)
+        self.eval = _function(lambda *a: evaluation.single(a[:q], a[q:]), [*measured, *batch])
+
+    def concrete(self, name: str) -> Any:
+        return getattr(self, name).get_concrete_function()
+
+
+def _named(prefix: str, specs: Sequence[tf.TensorSpec]) -> list[tf.TensorSpec]:
+    return [
+        tf.TensorSpec(spec.shape, spec.dtype, name=f"{prefix}_{index}")
+        for index, spec in enumerate(specs)
+    ]
+
+
+def _function(body: Any, specs: Sequence[tf.TensorSpec]) -> Any:
+    def named(*arguments: Any) -> dict[str, Any]:
+        # An output that is an input needs an operation of its own.
+        return {f"output_{i}": tf.identity(value) for i, value in enumerate(body(*arguments))}
+
+    return tf.function(named, input_signature=specs, autograph=False)
+
+
+def _renaming(
+    checkpoint: Sequence[str], state: Sequence[str], examples: Sequence[str], outputs: Sequence[str]
+) -> Renaming:
+    groups = (("checkpoint", checkpoint), ("state", state), ("example", examples))
+    return Renaming(
+        inputs={f"{prefix}_{i}": name for prefix, names in groups for i, name in enumerate(names)},
+        outputs={f"output_{i}": name for i, name in enumerate(outputs)},
+    )
+
+
+def _convert(module: tf.Module, concrete: Mapping[str, Any], origins: Mapping[str, Any]) -> bytes:
+    with tempfile.TemporaryDirectory() as directory:
+        tf.saved_model.save(module, directory, signatures=dict(concrete))
+        converter = tf.lite.TFLiteConverter.from_saved_model(
+            directory, signature_keys=list(concrete)
+        )
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+        try:
+            return bytes(converter.convert())
+        except Exception as error:
+            raise InvalidTask(_complaint(str(error), origins)) from error
+
+
+def _complaint(message: str, origins: Mapping[str, Any]) -> str:
+    """The converter's error as a sentence that names the author's layer."""
+    listed = re.search(r"(?:Flex|Custom) ops: ([A-Za-z0-9_, ]+)", message)
+    if not listed:
+        last = message.strip().splitlines()[-1] if message.strip() else "no message"
+        return f"the graph cannot be converted to TFLite: {last[:400]}"
+    op = listed.group(1).split(",")[0].strip()
+    nodes = origins.get(op) or [""]
+    return str(
+        UnsupportedOperation(
+            op=op, node=nodes[0], advice="replace it with layers made of dense operations"
+        )
+    )
+
+
+@contextlib.contextmanager
+def _lowering_errors() -> Iterator[None]:
+    try:
+        yield
+    except LoweringError as error:
+        raise InvalidTask(f"the model cannot be lowered: {error}") from error

@@ -1,0 +1,78 @@
+"""Examples for the release checks: the author's, or random ones that the model accepts."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from device_plan.compiler.model import ModelDescription, flat_features
+from device_plan.plan_pb2 import TensorSpec
+from device_plan.task import FederatedTask, SampleFunction
+from device_plan.task_file import InvalidTask
+
+Examples = dict[str, np.ndarray]
+
+
+class ExampleSource:
+    """Gives batches of examples by seed."""
+
+    def __init__(self, task: FederatedTask, model: ModelDescription) -> None:
+        self._model = model
+        self._sample: SampleFunction | None = task.sample_fn
+        with tf.Graph().as_default():
+            self._structure = task.model_fn().input_spec
+
+    def draw(self, seed: int, count: int) -> Examples:
+        """`count` examples by feature name. Raises InvalidTask if the author's do not fit."""
+        rng = np.random.default_rng(seed)
+        if self._sample is None:
+            return {spec.name: self._random(rng, spec, count) for spec in self._model.examples}
+        drawn = dict(flat_features(self._sample(rng, count)))
+        for spec in self._model.examples:
+            value = drawn.get(spec.name)
+            shape = (count, *spec.shape[1:])
+            if value is None or value.shape != shape or value.dtype.name != spec.dtype:
+                raise InvalidTask(
+                    f"sample_fn must give feature {spec.name!r} as {spec.dtype} {list(shape)}"
+                    + ("" if value is None else f", not {value.dtype} {list(value.shape)}")
+                )
+        return {spec.name: drawn[spec.name] for spec in self._model.examples}
+
+    def _random(self, rng: np.random.Generator, spec: TensorSpec, count: int) -> np.ndarray:
+        shape = (count, *spec.shape[1:])
+        dtype = np.dtype(spec.dtype)
+        is_label = spec.name == self._model.label
+        classes = self._model.classes
+        if dtype.kind in "iu":
+            return rng.integers(0, classes if is_label and classes > 1 else 2, shape).astype(dtype)
+        if dtype.kind == "b" or (is_label and classes <= 1):
+            return rng.integers(0, 2, shape).astype(dtype)
+        if is_label and len(shape) > 1 and shape[-1] == classes:
+            # A distribution over the classes, for losses that take one.
+            return rng.dirichlet(np.ones(classes), shape[:-1]).astype(dtype)
+        return rng.random(shape).astype(dtype)
+
+    def dataset(self, examples: Examples, batch_size: int, epochs: int) -> tf.data.Dataset:
+        """As TFF's client work takes it: each epoch batched on its own, then one after another."""
+        names = iter([spec.name for spec in self._model.examples])
+        structured = _fill(self._structure, names, examples)
+        batches = tf.data.Dataset.from_tensor_slices(structured).batch(batch_size)
+        return batches.repeat(epochs)
+
+
+def batches(examples: Examples, batch_size: int) -> Iterator[Examples]:
+    """Consecutive examples, the last batch smaller."""
+    rows = len(next(iter(examples.values())))
+    for start in range(0, rows, batch_size):
+        yield {name: value[start : start + batch_size] for name, value in examples.items()}
+
+
+def _fill(structure: object, names: Iterator[str], examples: Examples) -> object:
+    """The structure of an input_spec with arrays in it; names come in tf.data's order."""
+    if isinstance(structure, dict):
+        filled = {key: _fill(structure[key], names, examples) for key in sorted(structure)}
+        return type(structure)((key, filled[key]) for key in structure)
+    if isinstance(structure, tuple | list):
+        parts = [_fill(part, names, examples) for part in structure]
+        return type(structure)(*parts) if hasattr(structure, "_fields") else tuple(parts)
+    return examples[next(names)]

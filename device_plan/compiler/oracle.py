@@ -1,0 +1,82 @@
+"""What TFF itself computes: the reference for the device graph, independent of the lowering."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import psutil
+
+from device_plan.compiler.block import arrays
+from device_plan.compiler.process import Form, reset_seeds
+
+#: The program that TFF's C++ execution context starts, and does not end.
+_WORKER = "worker_binary"
+
+
+class Oracle:
+    """TFF's execution of a form's client work.
+
+    Args:
+        form: Of the training or the evaluation process.
+        state: The server state, in the struct's order.
+    """
+
+    def __init__(self, form: Form, state: Sequence[np.ndarray]) -> None:
+        self._form = form
+        self._checkpoint = form.prepare.computation(_nested(form.prepare.type.parameter, state))
+
+    def work(self, dataset: Any) -> list[np.ndarray]:
+        """The client's summands after `dataset`, in the order of the form's `zero`."""
+        result = self._form.work.computation(dataset, self._checkpoint)
+        return arrays(self._form.work.type.result[0], result[0])
+
+    def checkpoint(self) -> list[np.ndarray]:
+        """What devices download, in prepare's order."""
+        return arrays(self._form.prepare.type.result, self._checkpoint)
+
+
+def initial_state(form: Form, seed: int) -> list[np.ndarray]:
+    """The server state before round 1, in the struct's order."""
+    reset_seeds(seed)
+    return arrays(form.prepare.type.parameter, form.initialize())
+
+
+@contextlib.contextmanager
+def tff_runtime() -> Iterator[None]:
+    """Ends the worker processes that TFF starts inside, which would outlive this process."""
+    before = _workers()
+    try:
+        yield
+    finally:
+        started = [worker for worker in _workers() if worker not in before]
+        for worker in started:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                worker.kill()
+        psutil.wait_procs(started, timeout=10)
+
+
+def _workers() -> list[psutil.Process]:
+    children = psutil.Process().children(recursive=True)
+    found = []
+    for child in children:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if child.name() == _WORKER:
+                found.append(child)
+    return found
+
+
+def _nested(type_: Any, flat: Sequence[np.ndarray]) -> Any:
+    """Flat arrays as the TFF struct they came from."""
+    import tensorflow_federated as tff
+
+    values = iter(flat)
+
+    def build(part: Any) -> Any:
+        if not isinstance(part, tff.StructType):
+            return next(values)
+        return tff.structure.Struct(
+            [(name, build(inner)) for name, inner in tff.structure.iter_elements(part)]
+        )
+
+    return build(type_)
