@@ -23,7 +23,7 @@ from server.storage.blobs import LocalBlobs, put_content
 from server.storage.database import open_database
 from server.storage.errors import UnknownPopulation
 from server.storage.registry import Registry
-from server.upload import UploadBudget
+from server.upload import UploadMemory
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class EmbeddedTier:
             dispatch="inline",
             clock=time.monotonic,
             rng=random.Random(secrets.randbits(64)),
-            budget=UploadBudget(limit=configuration.max_upload_bytes),
+            memory=UploadMemory(limit=configuration.max_upload_bytes),
             poll_interval_s=configuration.poll_interval_s,
         )
         self.owner = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}"

@@ -3,70 +3,88 @@
 import threading
 
 
-class UploadBudget:
-    """How many bytes of unfinished uploads the process may hold.
+class UploadMemory:
+    """The memory of unfinished uploads: bounded, and used again.
+
+    A fresh buffer of some megabytes costs the kernel more than receiving into
+    it does, so buffers of uploads that are done are kept for the next ones.
 
     Args:
-        limit: Bytes.
+        limit: Bytes that unfinished uploads may have together.
+        spare: Bytes of buffers kept for later.
     """
 
-    def __init__(self, *, limit: int) -> None:
+    def __init__(self, *, limit: int, spare: int = 64 << 20) -> None:
         self._limit = limit
+        self._spare_limit = spare
         self._held = 0
+        self._spare: dict[int, list[bytearray]] = {}
+        self._spare_bytes = 0
         self._lock = threading.Lock()
-
-    def take(self, size: int) -> bool:
-        """Reserves `size` bytes; False if they are not to be had now."""
-        with self._lock:
-            if self._held + size > self._limit:
-                return False
-            self._held += size
-            return True
-
-    def give_back(self, size: int) -> None:
-        with self._lock:
-            self._held -= size
 
     @property
     def held(self) -> int:
+        """Bytes of unfinished uploads."""
         return self._held
+
+    def take(self, size: int) -> bytearray | None:
+        """A buffer of `size` bytes, whatever is in it; None if it is not to be had now."""
+        with self._lock:
+            if self._held + size > self._limit:
+                return None
+            self._held += size
+            spare = self._spare.get(size)
+            if spare:
+                self._spare_bytes -= size
+                return spare.pop()
+        return bytearray(size)
+
+    def give_back(self, size: int, buffer: bytearray | None) -> None:
+        """Ends an upload of `size` bytes; its buffer may be used again unless it is None."""
+        with self._lock:
+            self._held -= size
+            if buffer is not None and self._spare_bytes + size <= self._spare_limit:
+                self._spare.setdefault(size, []).append(buffer)
+                self._spare_bytes += size
 
 
 class Upload:
     """The bytes of one update received so far.
 
+    A chunk is received straight into the buffer, outside the selector's lock.
+    When a device sends a chunk anew while a connection of its own still hangs
+    in the same chunk, the upload goes on in a buffer of its own (`fork`), so
+    that whatever the old connection still brings spoils nothing.
+
     Args:
-        total: Bytes of the whole update.
-        budget: Where they are reserved until the upload is dropped.
+        buffer: As long as the whole update.
+        memory: Where the buffer is from.
     """
 
-    __slots__ = ("_budget", "_buffer", "_whole", "received", "total")
+    __slots__ = ("_buffer", "_memory", "received", "receiving")
 
-    def __init__(self, *, total: int, budget: UploadBudget) -> None:
-        """The caller has taken `total` bytes from the budget."""
-        self.total = total
+    def __init__(self, *, buffer: bytearray, memory: UploadMemory) -> None:
+        self._buffer = buffer
+        self._memory: UploadMemory | None = memory
         #: Bytes received; the offset of the next chunk.
         self.received = 0
-        self._whole: bytes | None = None
-        self._buffer: bytearray | None = None
-        self._budget: UploadBudget | None = budget
+        #: A request is writing into the buffer.
+        self.receiving = False
 
-    def append(self, chunk: bytes) -> None:
-        """Adds the next chunk. The caller has checked that it fits."""
-        if self.received == 0 and len(chunk) == self.total:
-            # One chunk is the whole update: keep it without a copy.
-            self._whole = chunk
-        else:
-            if self._buffer is None:
-                self._buffer = bytearray(self.total)
-            self._buffer[self.received : self.received + len(chunk)] = chunk
-        self.received += len(chunk)
+    @property
+    def total(self) -> int:
+        """Bytes of the whole update."""
+        return len(self._buffer)
 
     @property
     def complete(self) -> bool:
         return self.received == self.total
 
-    def data(self) -> bytes | memoryview:
+    def region(self, length: int) -> memoryview:
+        """Where the next chunk goes."""
+        return memoryview(self._buffer)[self.received : self.received + length]
+
+    def data(self) -> memoryview:
         """The whole update.
 
         Raises:
@@ -74,12 +92,17 @@ class Upload:
         """
         if not self.complete:
             raise ValueError(f"{self.received} of {self.total} bytes have arrived")
-        if self._whole is not None:
-            return self._whole
-        return memoryview(self._buffer or b"")
+        return memoryview(self._buffer)
+
+    def fork(self) -> None:
+        """Goes on in another buffer, and leaves the old one to the request that writes it."""
+        other = bytearray(self.total)
+        other[: self.received] = memoryview(self._buffer)[: self.received]
+        self._buffer = other
+        self.receiving = False
 
     def release(self) -> None:
-        """Gives the bytes back to the budget; harmless when repeated."""
-        budget, self._budget = self._budget, None
-        if budget is not None:
-            budget.give_back(self.total)
+        """Gives the memory back; harmless when repeated."""
+        memory, self._memory = self._memory, None
+        if memory is not None:
+            memory.give_back(self.total, None if self.receiving else self._buffer)

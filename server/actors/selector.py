@@ -44,7 +44,7 @@ from server.protocol.quota import Quota
 from server.protocol.round import PoolChanged, SessionEnded, UpdateAccepted
 from server.refusal import Refusal
 from server.session import Session, SessionTable, State
-from server.upload import Upload, UploadBudget
+from server.upload import Upload, UploadMemory
 
 #: Seconds after which a device in the selection pool asks again at the latest.
 MAX_POLL_S = 10.0
@@ -86,7 +86,7 @@ class Selector:
     Args:
         clock: Seconds, monotonic.
         rng: For reservoir sampling and polls.
-        budget: Bytes of unfinished uploads.
+        memory: For unfinished uploads.
         poll_interval_s: How often a device in the pool asks once the window has passed.
     """
 
@@ -95,12 +95,12 @@ class Selector:
         *,
         clock: Callable[[], float],
         rng: random.Random,
-        budget: UploadBudget,
+        memory: UploadMemory,
         poll_interval_s: float,
     ) -> None:
         self._clock = clock
         self._rng = rng
-        self._budget = budget
+        self._memory = memory
         self._poll_interval_s = poll_interval_s
         self._desks: dict[str, _Desk] = {}
         self._rounds: dict[str, _OpenRound] = {}
@@ -269,8 +269,10 @@ class Selector:
             session.state = State.REPORTED
         return None
 
-    def begin_chunk(self, session_id: str, offset: int, length: int, total: int) -> int | None:
-        """A chunk's header has arrived: a number to call `end_chunk` with, after the body.
+    def begin_chunk(
+        self, session_id: str, offset: int, length: int, total: int
+    ) -> tuple[int, memoryview] | None:
+        """A chunk's header has arrived: where to receive its body, and a number for `end_chunk`.
 
         None if the chunk is already here: a retry, to be answered as it was.
 
@@ -282,8 +284,7 @@ class Selector:
         self._require_live(session)
         if session.state is not State.REPORTED:
             raise Refusal(WRONG_STATE, "an upload comes after the report and before the submit")
-        work = self._work(session)
-        limit = work.admission.layout.max_bytes
+        limit = self._work(session).admission.layout.max_bytes
         if total > limit:
             raise Refusal(TOO_LARGE, f"an update of this plan has at most {limit} bytes")
         if length < 1 or offset + length > total:
@@ -291,12 +292,12 @@ class Selector:
                 INVALID_FIELD,
                 f"a chunk of {length} bytes at {offset} does not lie in an update of {total}",
             )
-        if session.upload is not None and session.upload.total != total:
+        upload = session.upload
+        if upload is not None and upload.total != total:
             raise Refusal(
-                INVALID_FIELD,
-                f"Upload-Length is {total}; the first chunk said {session.upload.total}",
+                INVALID_FIELD, f"Upload-Length is {total}; the first chunk said {upload.total}"
             )
-        received = session.upload.received if session.upload is not None else 0
+        received = upload.received if upload is not None else 0
         if offset + length <= received:
             return None
         if offset != received:
@@ -305,27 +306,36 @@ class Selector:
                 f"the next chunk begins at {received}, not at {offset}",
                 upload_offset=received,
             )
-        if session.upload is None:
-            if not self._budget.take(total):
+        if upload is None:
+            buffer = self._memory.take(total)
+            if buffer is None:
                 raise Refusal(BUSY, "too many uploads are under way: try again in a moment")
-            session.upload = Upload(total=total, budget=self._budget)
+            upload = session.upload = Upload(buffer=buffer, memory=self._memory)
+        elif upload.receiving:
+            upload.fork()
+        upload.receiving = True
         session.chunks_begun += 1
-        return session.chunks_begun
+        return session.chunks_begun, upload.region(length)
 
-    def end_chunk(self, session_id: str, number: int, chunk: bytes) -> int:
-        """The chunk's body has arrived: the bytes received so far.
+    def end_chunk(self, session_id: str, number: int, length: int) -> int:
+        """The chunk's body is in its place: the bytes received so far.
+
+        Args:
+            session_id: The session.
+            number: From `begin_chunk`.
+            length: Bytes of the chunk; 0 if it did not arrive as it should.
 
         Raises:
             Refusal: BUSY if a later request took over, or why the session ended meanwhile.
         """
         session = self._find(session_id)
         self._require_live(session)
-        if number != session.chunks_begun or session.upload is None:
+        upload = session.upload
+        if number != session.chunks_begun or upload is None or not upload.receiving:
             raise Refusal(BUSY, "another request of this session sends the same chunk")
-        session.upload.append(chunk)
-        # A number is good for one chunk.
-        session.chunks_begun += 1
-        return session.upload.received
+        upload.receiving = False
+        upload.received += length
+        return upload.received
 
     def received(self, session_id: str) -> int:
         """Bytes of the upload that have arrived, for a device that resumes."""

@@ -14,6 +14,7 @@ from http import HTTPStatus
 from typing import Any
 
 import google_crc32c
+import numpy as np
 from google.protobuf.message import Message
 
 from device_plan import wire_pb2 as wire
@@ -21,7 +22,14 @@ from server.actors.runtime import Ref
 from server.aggregation.admission import Inadmissible
 from server.assignment import Answer, Download
 from server.http.credentials import SessionTokens, bearer, device_id
-from server.http.messages import Environ, content_length, encode_message, read_message, receive
+from server.http.messages import (
+    Environ,
+    content_length,
+    encode_message,
+    read_message,
+    receive,
+    receive_into,
+)
 from server.http.problem import STATUS
 from server.protocol.pace_steering import Window, Windows
 from server.refusal import Refusal
@@ -175,19 +183,25 @@ class DeviceProtocol:
         offset = _number(environ, "Upload-Offset")
         total = _number(environ, "Upload-Length")
         digest = _digest(environ)
-        number = self._selector.ask("begin_chunk", session_id, offset, length, total)
-        chunk = receive(environ, length)
-        if number is None:
+        begun = self._selector.ask("begin_chunk", session_id, offset, length, total)
+        if begun is None:
+            receive(environ, length)
             return self._received(population, self._selector.ask("received", session_id))
-        if google_crc32c.value(chunk) != digest:
-            raise Refusal(
-                wire.WRONG_DIGEST,
-                "the chunk does not have the CRC-32C of Content-Digest: send it again",
-                upload_offset=offset,
-            )
-        return self._received(
-            population, self._selector.ask("end_chunk", session_id, number, chunk)
-        )
+        number, place = begun
+        arrived = 0
+        try:
+            receive_into(environ, place)
+            # The library takes no memoryview, but numpy's view of one.
+            if google_crc32c.value(np.frombuffer(place, np.uint8)) != digest:
+                raise Refusal(
+                    wire.WRONG_DIGEST,
+                    "the chunk does not have the CRC-32C of Content-Digest: send it again",
+                    upload_offset=offset,
+                )
+            arrived = length
+        finally:
+            received = self._selector.ask("end_chunk", session_id, number, arrived)
+        return self._received(population, received)
 
     def _resume(self, _environ: Environ, session_id: str, population: str) -> Message:
         return self._received(population, self._selector.ask("received", session_id))

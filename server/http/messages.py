@@ -22,6 +22,10 @@ JSON = "application/json"
 #: Bytes a control message may have; uploads are not messages.
 MAX_MESSAGE_BYTES = 16 * 1024
 
+#: Bytes of an upload read at a time: granian builds a bytes object of each, which
+#: stays in the cache at this size and would be mapped anew at that of a whole update.
+PIECE_BYTES = 1 << 16
+
 #: A WSGI environment (PEP 3333).
 Environ = dict[str, Any]
 
@@ -65,6 +69,23 @@ def receive(environ: Environ, length: int) -> bytes:
     if len(body) != length:
         raise Refusal(TRUNCATED, f"Content-Length says {length} bytes, {len(body)} arrived")
     return body
+
+
+def receive_into(environ: Environ, place: memoryview) -> None:
+    """Fills `place` from the body, or Refusal: TRUNCATED."""
+    stream = environ["wsgi.input"]
+    at = 0
+    try:
+        while at < len(place):
+            piece = stream.read(min(len(place) - at, PIECE_BYTES))
+            if not piece:
+                break
+            place[at : at + len(piece)] = piece
+            at += len(piece)
+    except OSError as error:
+        raise Refusal(TRUNCATED, f"the connection broke: {error}") from error
+    if at != len(place):
+        raise Refusal(TRUNCATED, f"Content-Length says {len(place)} bytes, {at} arrived")
 
 
 def read_message(environ: Environ, message_type: type[M]) -> M:
