@@ -135,9 +135,8 @@ def _compiler() -> Any:
 
     if not logging.getLogger("device_plan").isEnabledFor(logging.DEBUG):
         tf.get_logger().setLevel("ERROR")
-        import absl.logging
-
-        absl.logging.set_verbosity("error")
+        # Where TensorFlow's Python side logs; the C++ side reads the variable above.
+        logging.getLogger("absl").setLevel(logging.ERROR)
     from device_plan.compiler import build as compiler
 
     return compiler
@@ -264,15 +263,15 @@ def _tensor(spec: TensorSpec) -> dict[str, Any]:
 def _print_plan(archive: PlanArchive) -> None:
     manifest, console = archive.manifest, _console()
     selector, schedule = manifest.example_selector, archive.schedule
-    device_bytes = len(archive.device_part())
+    size, device_bytes = len(archive.data), len(archive.device_part())
+    model_bytes = len(archive.initial_checkpoint)
     overview = Table(title=f"Plan {manifest.name}", title_justify="left", show_header=False)
     for label, value in (
         ("population", manifest.population),
         ("digest", archive.digest),
         (
             "bytes",
-            f"{len(archive.data):,}; a device downloads {device_bytes:,} once, and "
-            + f"{len(archive.initial_checkpoint):,} a round",
+            f"{size:,}; a device downloads {device_bytes:,} once and {model_bytes:,} a round",
         ),
         ("session", f"{manifest.epochs} epochs in batches of {manifest.batch_size}"),
         (

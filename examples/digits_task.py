@@ -19,7 +19,7 @@ def process_fn(model_fn):
 
     return tff.learning.algorithms.build_weighted_fed_avg(
         model_fn,
-        client_optimizer_fn=tff.learning.optimizers.build_sgdm(learning_rate=0.1),
+        client_optimizer_fn=tff.learning.optimizers.build_sgdm(learning_rate=0.3),
         server_optimizer_fn=tff.learning.optimizers.build_sgdm(learning_rate=1.0),
     )
 
@@ -29,8 +29,8 @@ task = FederatedTask(
     population="digits/demo",
     model_fn=digits.model_fn,
     process_fn=process_fn,
-    batch_size=10,
-    epochs=8,
+    batch_size=5,
+    epochs=10,
     examples=ExampleSelector(collection="digits", min_examples=5, max_examples=200),
     cohort=CohortPolicy(
         goal_count=24,

@@ -5,12 +5,14 @@ from typing import Any
 
 #: Pixels of one digit, row by row.
 PIXELS = 64
+#: Units between pixels and digits.
+HIDDEN = 128
 #: Digits to tell apart.
 CLASSES = 10
 
 
 def model_fn() -> Any:
-    """A dense network 64 -> 64 -> 10 as a tff.learning.models.VariableModel.
+    """A dense network 64 -> 128 -> 10 as a tff.learning.models.VariableModel.
 
     One example is `x`, float32 [64] with pixels scaled to [0, 1], and `y`, the
     digit as int64. The loss is the sparse categorical cross-entropy of the logits.
@@ -21,7 +23,7 @@ def model_fn() -> Any:
     network = tf.keras.Sequential(
         [
             tf.keras.layers.InputLayer((PIXELS,)),
-            tf.keras.layers.Dense(64, activation="relu", name="hidden"),
+            tf.keras.layers.Dense(HIDDEN, activation="relu", name="hidden"),
             tf.keras.layers.Dense(CLASSES, name="logits"),
         ]
     )

@@ -92,7 +92,7 @@ def build_device_graph(
     return DeviceGraph(graph.to_bytes(), graph.signatures())
 
 
-class _Module(tf.Module):
+class _Module(tf.Module):  # type: ignore[misc]
     """The four functions, with argument names that TensorFlow accepts."""
 
     def __init__(self, training: ClientWork, evaluation: ClientWork) -> None:

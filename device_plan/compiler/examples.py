@@ -1,6 +1,7 @@
 """Examples for the release checks: the author's, or random ones that the model accepts."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -67,7 +68,7 @@ def batches(examples: Examples, batch_size: int) -> Iterator[Examples]:
         yield {name: value[start : start + batch_size] for name, value in examples.items()}
 
 
-def _fill(structure: object, names: Iterator[str], examples: Examples) -> object:
+def _fill(structure: Any, names: Iterator[str], examples: Examples) -> Any:
     """The structure of an input_spec with arrays in it; names come in tf.data's order."""
     if isinstance(structure, dict):
         filled = {key: _fill(structure[key], names, examples) for key in sorted(structure)}

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import flatbuffers
+import flatbuffers  # type: ignore[import-untyped]
 import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
 
@@ -113,7 +113,7 @@ class TrainingGraph:
         ]
 
 
-class _AlignedBuilder(flatbuffers.Builder):
+class _AlignedBuilder(flatbuffers.Builder):  # type: ignore[misc]
     """Aligns byte vectors, which the generated Python code forgets."""
 
     def CreateNumpyVector(self, x: np.ndarray) -> int:  # noqa: N802
@@ -130,7 +130,7 @@ def _op_name(code: Any) -> str:
     if code.customCode:
         return str(code.customCode.decode())
     # Codes above 127 do not fit the old field.
-    return _OP_NAMES[max(code.builtinCode, code.deprecatedBuiltinCode)]
+    return str(_OP_NAMES[max(code.builtinCode, code.deprecatedBuiltinCode)])
 
 
 def _spec(graph: Any, entry: Any) -> TensorSpec:

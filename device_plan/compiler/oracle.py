@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 from device_plan.compiler.block import arrays
 from device_plan.compiler.process import Form, reset_seeds

@@ -11,25 +11,26 @@ from tflite_models.lowering.values import Value, known_dimensions
 def broadcast_gradient_axes(left: Value, right: Value) -> tuple[Value, Value]:
     """The axes over which the gradients of two broadcast operands are summed.
 
-    An operand is summed over every axis where its side is 1 (or missing) and the
-    other's is not. Two sides known only on the device are the batch, equal on
-    both; a batch of one is summed over one element or not at all, which is the same.
+    An operand is summed over every axis where its side is 1 or missing, which are
+    the axes it was repeated along. A side known only on the device is the batch,
+    equal in both; with one example, summing over it would change nothing.
 
     Args:
         left, right: Shapes, as rank-1 integers.
     """
     first, second = known_dimensions(left), known_dimensions(right)
     rank = max(len(first), len(second))
-    first = [1] * (rank - len(first)) + first
-    second = [1] * (rank - len(second)) + second
 
-    def summed(own: list[int | None], other: list[int | None]) -> np.ndarray:
-        axes = [i for i in range(rank) if own[i] == 1 and other[i] != 1]
-        # TensorFlow lists axes of 1 on both sides too; a sum over one element is harmless.
-        axes += [i for i in range(rank) if own[i] == 1 and other[i] == 1]
-        return np.array(sorted(axes), np.int32)
+    def summed(own: list[int | None]) -> np.ndarray:
+        # Axes that are 1 on both sides are listed too, as in TensorFlow: a sum over
+        # one element is harmless, and the reshape that follows expects nothing else.
+        return np.array([axis for axis in range(rank) if _aligned(own, rank)[axis] == 1], np.int32)
 
-    return summed(first, second), summed(second, first)
+    return summed(first), summed(second)
+
+
+def _aligned(shape: list[int | None], rank: int) -> list[int | None]:
+    return [1] * (rank - len(shape)) + shape
 
 
 @rule("BiasAddGrad")
