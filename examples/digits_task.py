@@ -14,13 +14,13 @@ from tflite_models import digits
 
 
 def process_fn(model_fn):
-    """Weighted federated averaging (McMahan et al. 2017): a mean weighted by examples."""
+    """Weighted federated averaging (McMahan et al. 2017), with momentum on the server."""
     import tensorflow_federated as tff
 
     return tff.learning.algorithms.build_weighted_fed_avg(
         model_fn,
-        client_optimizer_fn=tff.learning.optimizers.build_sgdm(learning_rate=0.3),
-        server_optimizer_fn=tff.learning.optimizers.build_sgdm(learning_rate=1.0),
+        client_optimizer_fn=tff.learning.optimizers.build_sgdm(learning_rate=0.2),
+        server_optimizer_fn=tff.learning.optimizers.build_sgdm(learning_rate=1.0, momentum=0.7),
     )
 
 
@@ -42,11 +42,11 @@ task = FederatedTask(
     evaluation=EvaluationPolicy(
         every_rounds=4,
         cohort=CohortPolicy(
-            goal_count=10,
-            over_selection=1.3,
-            minimum_fraction=0.5,
-            selection_window_s=0.6,
-            selection_timeout_s=15.0,
+            goal_count=16,
+            over_selection=1.2,
+            minimum_fraction=0.3,
+            selection_window_s=1.0,
+            selection_timeout_s=4.0,
             reporting_window_s=10.0,
         ),
     ),

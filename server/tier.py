@@ -6,10 +6,8 @@ import random
 import secrets
 import socket
 import time
-from dataclasses import replace
 
 from device_plan.archive import PlanArchive
-from device_plan.cohort import CohortPolicy
 from server.actors.coordinator import Coordinator
 from server.actors.runtime import ActorSystem, Ref
 from server.actors.selector import PopulationSettings, Selector
@@ -17,6 +15,7 @@ from server.configuration import ServerConfiguration
 from server.downloads import Downloads
 from server.model_update.updater import ModelUpdater
 from server.protocol.pace_steering import PacePolicy, PaceSteering
+from server.schedule import Schedule
 from server.secrets_file import ServerSecrets
 from server.session_events import SessionEventLog
 from server.storage.blobs import LocalBlobs, put_content
@@ -93,15 +92,10 @@ class EmbeddedTier:
             The ids of the tasks, the training task's first.
 
         Raises:
-            ValueError: the plan's schedule is not usable.
+            MalformedPlan, ValueError: the plan cannot be run; nothing was created.
         """
-        schedule = plan.schedule
-        population = schedule["population"]
-        cohort = CohortPolicy.from_json(schedule["cohort"])
-        if goal_count is not None:
-            cohort = replace(cohort, goal_count=goal_count)
-        evaluation = schedule.get("evaluation")
-        evaluation_cohort = CohortPolicy.from_json(evaluation["cohort"]) if evaluation else None
+        schedule = Schedule.of(plan, rounds=rounds, goal_count=goal_count)
+        population = schedule.population
         self._ensure_population(population)
         for data in (plan.data, plan.initial_state, plan.initial_checkpoint):
             put_content(self.blobs, data)
@@ -115,29 +109,29 @@ class EmbeddedTier:
                 "checkpoint_bytes": len(plan.initial_checkpoint),
                 "min_runtime_version": plan.manifest.min_runtime_version,
             },
-            schedule=schedule,
+            schedule=plan.schedule,
         )
         training = self.registry.tasks.create(
             population=population,
-            name=schedule["name"],
+            name=schedule.name,
             computation="training",
             plan_digest=plan.digest,
-            cohort=cohort.to_json(),
-            rounds=rounds or schedule["rounds"],
+            cohort=schedule.cohort.to_json(),
+            rounds=schedule.rounds,
             initial_state_sha256=put_content(self.blobs, plan.initial_state),
             initial_checkpoint_sha256=put_content(self.blobs, plan.initial_checkpoint),
         )
         created = [training]
-        if evaluation and evaluation_cohort is not None:
+        if schedule.evaluation is not None:
             created.append(
                 self.registry.tasks.create(
                     population=population,
-                    name=f"{schedule['name']}-evaluation",
+                    name=f"{schedule.name}-evaluation",
                     computation="evaluation",
                     plan_digest=plan.digest,
-                    cohort=evaluation_cohort.to_json(),
+                    cohort=schedule.evaluation.cohort.to_json(),
                     evaluates=training,
-                    every_rounds=evaluation["every_rounds"],
+                    every_rounds=schedule.evaluation.every_rounds,
                 )
             )
         self.coordinators[population].tell("tasks_changed")

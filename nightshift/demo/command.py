@@ -50,7 +50,7 @@ SHOWN_ROUNDS = 8
     help="Dirichlet parameter of the split; smaller is more uneven.",
 )
 @click.option(
-    "--night-seconds", type=float, default=8.0, help="Seconds that one accelerated night takes."
+    "--night-seconds", type=float, default=12.0, help="Seconds that one accelerated night takes."
 )
 @click.option(
     "--interrupt-rate", type=float, default=0.05, help="Sessions whose conditions break off."
@@ -168,7 +168,7 @@ def _fleet_options(data_dir: Path, url: str, options: dict[str, Any]) -> list[st
         "interrupt-rate": options["interrupt_rate"],
         "vanish-rate": options["vanish_rate"],
         "vanish-seconds": options["night_seconds"],
-        "night-fraction": 0.5,
+        "night-fraction": 0.6,
     }
     return [part for name, value in settings.items() for part in (f"--{name}", str(value))]
 

@@ -65,7 +65,7 @@ def admin_api(*, tier: EmbeddedTier) -> Blueprint:
             plan = PlanArchive.from_bytes(read_body(request.environ, limit=MAX_PLAN_BYTES))
             wishes = {name: int(value) for name, value in request.args.items()}
             created = tier.create_tasks(plan, **wishes)
-        except (MalformedPlan, KeyError, TypeError, ValueError) as error:
+        except (MalformedPlan, TypeError, ValueError) as error:
             return _error(400, f"this plan cannot be deployed: {error}")
         return jsonify(tasks=[_task(registry.tasks.get(task_id)) for task_id in created]), 201
 
@@ -99,11 +99,11 @@ def admin_api(*, tier: EmbeddedTier) -> Blueprint:
         registry.tasks.get(task_id)
         return jsonify(models=[asdict(model) for model in registry.models.list(task_id)])
 
-    @api.get("/tasks/<task_id>/models/<int:number>")
+    @api.get("/tasks/<task_id>/models/<int(max=2147483647):number>")
     def model(task_id: str, number: int) -> Response:
         return jsonify(asdict(registry.models.get(task_id, number)))
 
-    @api.get("/tasks/<task_id>/models/<int:number>/weights")
+    @api.get("/tasks/<task_id>/models/<int(max=2147483647):number>/weights")
     def weights(task_id: str, number: int) -> Response:
         found = registry.models.get(task_id, number)
         plan = PlanArchive(get_content(tier.blobs, registry.tasks.get(task_id).plan_digest))

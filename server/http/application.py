@@ -25,6 +25,8 @@ def create_app(tier: EmbeddedTier) -> Flask:
     """The application over a tier that the caller starts and closes."""
     app = Flask("nightshift")
     app.json.sort_keys = False  # type: ignore[attr-defined]
+    # A redirect is no answer for a program that speaks the protocol.
+    app.url_map.merge_slashes = False
     protocol = DeviceProtocol(
         app.wsgi_app,
         selector=tier.selector,
@@ -60,8 +62,10 @@ def create_app(tier: EmbeddedTier) -> Flask:
         return _error(protocol.error(error, None), STATUS[error.reason])
 
     @app.errorhandler(HTTPException)
-    def not_routed(error: HTTPException) -> Response:
+    def not_routed(error: HTTPException) -> Response | tuple[dict[str, str], int]:
         message = f"{request.method} {request.path}: {error.name}"
+        if request.path.startswith("/v1/admin/"):
+            return {"error": message}, error.code or 500
         return _error(Error(reason=UNKNOWN_ROUTE, message=message), error.code or 500)
 
     @app.errorhandler(Exception)

@@ -43,6 +43,9 @@ PROTOCOL_VERSIONS = (1,)
 #: Sessions that one POST /v1/events may report.
 MAX_EVENTS = 64
 
+#: Characters of a session's id in an event; those that are remembered cost memory.
+MAX_SESSION_ID = 64
+
 _CHECK_IN_ID = re.compile(r"[A-Za-z0-9_-]{16,64}")
 _SHAPE = re.compile(r"[-v\[\]+^#!*]{1,32}")
 _DIGEST = re.compile(r"crc32c=:([A-Za-z0-9+/]{6}==):")
@@ -231,11 +234,16 @@ class DeviceProtocol:
 
     def _session_events(self, environ: Environ) -> Message:
         message = read_message(environ, wire.EventsRequest)
+        bearer(environ)
         if len(message.sessions) > MAX_EVENTS:
             raise Refusal(wire.INVALID_FIELD, f"one request reports at most {MAX_EVENTS} sessions")
         for session in message.sessions:
             if not _SHAPE.fullmatch(session.shape):
                 raise Refusal(wire.INVALID_FIELD, "a shape has 1 to 32 of the characters -v[]+^#!*")
+            if len(session.session_id) > MAX_SESSION_ID:
+                raise Refusal(
+                    wire.INVALID_FIELD, f"a session_id has at most {MAX_SESSION_ID} characters"
+                )
             if max(session.bytes_down, session.bytes_up, session.duration_ms) > 1 << 40:
                 raise Refusal(wire.INVALID_FIELD, "bytes and duration_ms are at most 2^40")
             if self._selector.ask("windows", session.population) is None:

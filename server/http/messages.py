@@ -105,10 +105,15 @@ def read_message(environ: Environ, message_type: type[M]) -> M:
             f"Content-Type {content_type!r} is not understood: send {PROTOBUF} or {JSON}",
         )
     body = read_body(environ, limit=MAX_MESSAGE_BYTES)
+    if not body:
+        return message_type()
     try:
         if media_type == PROTOBUF:
             return message_type.FromString(body)
-        return json_format.Parse(body or b"{}", message_type(), ignore_unknown_fields=True)
+        if not body.lstrip().startswith(b"{"):
+            # The parser takes a list for an object without members.
+            raise ValueError("not a JSON object")
+        return json_format.Parse(body, message_type(), ignore_unknown_fields=True)
     except (DecodeError, json_format.ParseError, ValueError, RecursionError) as error:
         raise Refusal(
             MALFORMED_MESSAGE, f"the body is not a {message_type.DESCRIPTOR.name}: {error}"
