@@ -1,0 +1,1 @@
+"""Tests against `nightshift serve` itself: real processes, real HTTP, a real database."""
