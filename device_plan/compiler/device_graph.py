@@ -155,15 +155,19 @@ def _convert(module: tf.Module, concrete: Mapping[str, Any], origins: Mapping[st
 
 def _complaint(message: str, origins: Mapping[str, Any]) -> str:
     """The converter's error as a sentence that names the author's layer."""
-    listed = re.search(r"(?:Flex|Custom) ops: ([A-Za-z0-9_, ]+)", message)
+    listed = re.search(r"(?:Flex|Custom) ops: (\w+)", message) or re.search(
+        r"\btf\.(\w+)\(", message
+    )
     if not listed:
         last = message.strip().splitlines()[-1] if message.strip() else "no message"
         return f"the graph cannot be converted to TFLite: {last[:400]}"
-    op = listed.group(1).split(",")[0].strip()
+    op = listed.group(1)
     nodes = origins.get(op) or [""]
-    return str(
+    return "the model cannot be lowered: " + str(
         UnsupportedOperation(
-            op=op, node=nodes[0], advice="replace it with layers made of dense operations"
+            op=op,
+            node=nodes[0],
+            advice="build the model from dense layers and activation functions",
         )
     )
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import psutil  # type: ignore[import-untyped]
+import tensorflow_federated as tff
 
 from device_plan.compiler.block import arrays
 from device_plan.compiler.process import Form, reset_seeds
@@ -46,6 +47,8 @@ def initial_state(form: Form, seed: int) -> list[np.ndarray]:
 def tff_runtime() -> Iterator[None]:
     """Ends the worker processes that TFF starts inside, which would outlive this process."""
     before = _workers()
+    # A context of our own: an earlier one remembers a worker that may be gone.
+    tff.backends.native.set_sync_local_cpp_execution_context()
     try:
         yield
     finally:
@@ -54,6 +57,7 @@ def tff_runtime() -> Iterator[None]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 worker.kill()
         psutil.wait_procs(started, timeout=10)
+        tff.backends.native.set_sync_local_cpp_execution_context()
 
 
 def _workers() -> list[psutil.Process]:
@@ -68,8 +72,6 @@ def _workers() -> list[psutil.Process]:
 
 def _nested(type_: Any, flat: Sequence[np.ndarray]) -> Any:
     """Flat arrays as the TFF struct they came from."""
-    import tensorflow_federated as tff
-
     values = iter(flat)
 
     def build(part: Any) -> Any:

@@ -168,7 +168,7 @@ def _fleet_options(data_dir: Path, url: str, options: dict[str, Any]) -> list[st
         "interrupt-rate": options["interrupt_rate"],
         "vanish-rate": options["vanish_rate"],
         "vanish-seconds": options["night_seconds"],
-        "night-fraction": 0.6,
+        "night-fraction": 0.75,
     }
     return [part for name, value in settings.items() for part in (f"--{name}", str(value))]
 

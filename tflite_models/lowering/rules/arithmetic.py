@@ -33,6 +33,22 @@ def _aligned(shape: list[int | None], rank: int) -> list[int | None]:
     return [1] * (rank - len(shape)) + shape
 
 
+@rule("ConcatOffset")
+def concat_offsets(axis: Value, *shapes: Value) -> tuple[Value, ...]:
+    """Where each part of a concatenation begins: the sizes before it along the axis, else 0."""
+    along = int(axis)
+    start = 0
+    offsets = []
+    for shape in shapes:
+        sides = known_dimensions(shape)
+        offsets.append(np.array([start if i == along else 0 for i in range(len(sides))], np.int32))
+        side = sides[along]
+        if side is None:
+            raise ValueError("a concatenation of batches")
+        start += side
+    return tuple(offsets)
+
+
 @rule("BiasAddGrad")
 def bias_gradient(dy: Value) -> Value:
     """A bias is added at every position: dy is summed over all axes but the last."""
