@@ -10,12 +10,10 @@ from werkzeug.exceptions import HTTPException
 from device_plan.wire_pb2 import UNKNOWN_ROUTE, Error
 from server.configuration import ServerConfiguration
 from server.http.admin_api import admin_api
-from server.http.blobs_api import blobs_api
+from server.http.blob_route import BlobRoute
 from server.http.credentials import SessionTokens
 from server.http.device_protocol import DeviceProtocol
 from server.http.messages import encode_message
-from server.http.problem import STATUS
-from server.refusal import Refusal
 from server.tier import EmbeddedTier
 
 _log = logging.getLogger(__name__)
@@ -27,15 +25,14 @@ def create_app(tier: EmbeddedTier) -> Flask:
     app.json.sort_keys = False  # type: ignore[attr-defined]
     # A redirect is no answer for a program that speaks the protocol.
     app.url_map.merge_slashes = False
-    protocol = DeviceProtocol(
+    app.wsgi_app = DeviceProtocol(  # type: ignore[method-assign]
         app.wsgi_app,
         selector=tier.selector,
         tokens=SessionTokens(key=tier.secrets.session_key),
         events=tier.events,
+        blobs=BlobRoute(downloads=tier.downloads),
         max_chunk_bytes=tier.configuration.max_chunk_bytes,
     )
-    app.wsgi_app = protocol  # type: ignore[method-assign]
-    app.register_blueprint(blobs_api(downloads=tier.downloads))
     app.register_blueprint(admin_api(tier=tier))
 
     @app.get("/healthz")
@@ -56,10 +53,6 @@ def create_app(tier: EmbeddedTier) -> Flask:
             "populations_without_lease": waiting,
         }
         return status, 200 if ready else 503
-
-    @app.errorhandler(Refusal)
-    def refused(error: Refusal) -> Response:
-        return _error(protocol.error(error, None), STATUS[error.reason])
 
     @app.errorhandler(HTTPException)
     def not_routed(error: HTTPException) -> Response | tuple[dict[str, str], int]:

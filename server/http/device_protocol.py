@@ -21,6 +21,7 @@ from device_plan import wire_pb2 as wire
 from server.actors.runtime import Ref
 from server.aggregation.admission import Inadmissible
 from server.assignment import Answer, Download
+from server.http.blob_route import PREFIX, BlobRoute
 from server.http.credentials import SessionTokens, bearer, device_id
 from server.http.messages import (
     Environ,
@@ -63,6 +64,7 @@ class DeviceProtocol:
         selector: The actor that decides.
         tokens: Issues and proves session tokens.
         events: Where session shapes are counted.
+        blobs: Sends plans and checkpoints.
         max_chunk_bytes: The largest body of one PUT.
     """
 
@@ -73,8 +75,10 @@ class DeviceProtocol:
         selector: Ref,
         tokens: SessionTokens,
         events: SessionEventLog,
+        blobs: BlobRoute,
         max_chunk_bytes: int,
     ) -> None:
+        self._blobs = blobs
         self._others = others
         self._selector = selector
         self._tokens = tokens
@@ -102,6 +106,8 @@ class DeviceProtocol:
                     return self._others(environ, start_response)
                 population = self._own_session(environ, session_id)
                 message = act(environ, session_id, population)
+            elif path.startswith(PREFIX) and environ["REQUEST_METHOD"] in ("GET", "HEAD"):
+                return self._blobs(environ, start_response, path.removeprefix(PREFIX))
             elif environ["REQUEST_METHOD"] != "POST":
                 return self._others(environ, start_response)
             elif path.startswith("/v1/populations/") and path.endswith("/checkins"):
@@ -114,7 +120,7 @@ class DeviceProtocol:
                 return self._others(environ, start_response)
         except Refusal as refusal:
             return self._answer(
-                environ, start_response, self.error(refusal, population), STATUS[refusal.reason]
+                environ, start_response, self._error(refusal, population), STATUS[refusal.reason]
             )
         except Exception:
             _log.exception("%s %s failed", environ["REQUEST_METHOD"], path)
@@ -122,8 +128,7 @@ class DeviceProtocol:
             return self._answer(environ, start_response, failed, 500)
         return self._answer(environ, start_response, message, 200)
 
-    def error(self, refusal: Refusal, population: str | None) -> wire.Error:
-        """The body of a refusal's answer."""
+    def _error(self, refusal: Refusal, population: str | None) -> wire.Error:
         return wire.Error(
             reason=refusal.reason,
             message=refusal.message,
