@@ -106,7 +106,11 @@ class DeviceProtocol:
                     return self._others(environ, start_response)
                 population = self._own_session(environ, session_id)
                 message = act(environ, session_id, population)
-            elif path.startswith(PREFIX) and environ["REQUEST_METHOD"] in ("GET", "HEAD"):
+            elif (
+                path.startswith(PREFIX)
+                and "/" not in path[len(PREFIX) :]
+                and environ["REQUEST_METHOD"] in ("GET", "HEAD")
+            ):
                 return self._blobs(environ, start_response, path.removeprefix(PREFIX))
             elif environ["REQUEST_METHOD"] != "POST":
                 return self._others(environ, start_response)
