@@ -45,6 +45,11 @@ class Leaf:
             InvalidTask: a dtype or a shape that plans do not have.
         """
         name = name or self.name
+        if self.dtype == "string":
+            raise InvalidTask(
+                f"tensor {name!r} of the learning process is a string, as TFF's differential "
+                "privacy keeps them; that is not supported yet"
+            )
         if self.dtype not in DTYPES.values():
             raise InvalidTask(
                 f"tensor {name!r} of the learning process is of dtype {self.dtype}; plans have "

@@ -168,6 +168,9 @@ def _read(task: FederatedTask, progress: Progress) -> _Author:
     progress("Building the evaluation with TFF")
     evaluation = evaluation_form(task)
     summands = additivity.prove(training), additivity.prove(evaluation)
+    for leaf in training.prepare.inputs:
+        # Refused here rather than after a minute of checks.
+        leaf.spec()
     return _Author(task, model, training, evaluation, summands)
 
 

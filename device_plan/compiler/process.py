@@ -8,7 +8,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from device_plan.compiler.block import Block
-from device_plan.task import FederatedTask
+from device_plan.task import FederatedTask, ModelFunction
 from device_plan.task_file import InvalidTask
 
 
@@ -35,18 +35,33 @@ class Form:
 
 def training_form(task: FederatedTask) -> Form:
     """The form of the author's own process. Raises InvalidTask."""
-    return _form("training", task, lambda: task.process_fn(task.model_fn))
+    return _form("training", task, lambda: task.process_fn(named_anew(task.model_fn)))
 
 
 def evaluation_form(task: FederatedTask) -> Form:
     """The form of TFF's evaluation of the same model. Raises InvalidTask."""
-    return _form("evaluation", task, lambda: tff.learning.algorithms.build_fed_eval(task.model_fn))
+    return _form(
+        "evaluation",
+        task,
+        lambda: tff.learning.algorithms.build_fed_eval(named_anew(task.model_fn)),
+    )
 
 
 def reset_seeds(seed: int) -> None:
     """Makes Keras' next initial weights and names depend on the seed alone."""
     tf.keras.backend.clear_session()
     tf.keras.utils.set_random_seed(seed)
+
+
+def named_anew(model_fn: ModelFunction) -> ModelFunction:
+    """The same models, whose layers have the same names however often they are made."""
+
+    def make() -> Any:
+        # Without it the second model's `dense` would be `dense_1`.
+        tf.keras.backend.reset_uids()
+        return model_fn()
+
+    return make
 
 
 def _form(what: str, task: FederatedTask, build: Callable[[], Any]) -> Form:

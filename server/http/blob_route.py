@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from werkzeug.exceptions import RequestedRangeNotSatisfiable
 from werkzeug.wrappers import Request, Response
 
 from device_plan.wire_pb2 import UNKNOWN_BLOB
@@ -60,9 +61,12 @@ class BlobRoute:
             published.data, headers=_CACHING, content_type="application/octet-stream"
         )
         response.set_etag(sha256)
-        response.make_conditional(
-            Request(environ), accept_ranges=True, complete_length=len(published.data)
-        )
+        try:
+            response.make_conditional(
+                Request(environ), accept_ranges=True, complete_length=len(published.data)
+            )
+        except RequestedRangeNotSatisfiable as error:
+            return error.get_response(environ)(environ, start_response)
         return response(environ, start_response)
 
 

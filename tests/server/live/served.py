@@ -162,9 +162,11 @@ class DeployedTask:
     def act(self, action: str) -> None:
         self.server.admin.post(f"tasks/{self.task_id}/{action}")
 
-    def coordinated(self) -> bool:
-        """Whether the server answers and takes part in rounds of the task's population."""
+    def epoch(self) -> int:
+        """Of the coordinator that has opened a round; 0 if nobody answers or none is open."""
         try:
-            return any(r["outcome"] == "open" for r in self.rounds())
+            return max(
+                (r["lease_epoch"] for r in self.rounds() if r["outcome"] == "open"), default=0
+            )
         except AdminError:
-            return False
+            return 0
