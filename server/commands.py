@@ -65,9 +65,12 @@ def serve(data_dir: Path, **settings: Any) -> None:
         configuration = ServerConfiguration(data_dir=data_dir, **settings)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    from server.http.serving import run
+    from server.http.serving import CannotServe, run
 
-    run(configuration)
+    try:
+        run(configuration)
+    except CannotServe as error:
+        raise click.ClickException(str(error)) from error
 
 
 def _connected(command: Callable[..., None]) -> Callable[..., None]:

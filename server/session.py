@@ -4,7 +4,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
-from device_plan.wire_pb2 import REASON_UNSPECIFIED, Reason
+from device_plan.wire_pb2 import (
+    ALREADY_SUBMITTED,
+    GOAL_REACHED,
+    REASON_UNSPECIFIED,
+    ROUND_OVER,
+    Reason,
+)
+from server.refusal import Refusal
 from server.upload import Upload
 
 
@@ -46,6 +53,16 @@ class Session:
     @property
     def live(self) -> bool:
         return self.state in LIVE
+
+    def require_live(self) -> None:
+        """Raises Refusal: ALREADY_SUBMITTED, GOAL_REACHED or ROUND_OVER, if it is not."""
+        if self.live:
+            return
+        if self.state is State.ACCEPTED:
+            raise Refusal(ALREADY_SUBMITTED, "this session's update is in the sum: it is done")
+        if self.reason == GOAL_REACHED:
+            raise Refusal(GOAL_REACHED, "the round has enough updates: nothing was added")
+        raise Refusal(ROUND_OVER, "the session is over: check in again within the window")
 
 
 @dataclass(kw_only=True)

@@ -15,19 +15,16 @@ from dataclasses import dataclass
 from device_plan.wire_pb2 import (
     ALREADY_SUBMITTED,
     BUSY,
-    CHUNK_OUT_OF_ORDER,
     DEVICE_ALREADY_IN_SESSION,
     EVALUATION,
     GOAL_REACHED,
     HELD_OUT,
-    INVALID_FIELD,
     NO_TASK,
     NOT_SELECTED,
     ROUND_ABANDONED,
     ROUND_FULL,
     ROUND_OVER,
     SHUTTING_DOWN,
-    TOO_LARGE,
     TRAINING,
     UNKNOWN_POPULATION,
     UPLOAD_INCOMPLETE,
@@ -38,13 +35,14 @@ from device_plan.wire_pb2 import (
 from server.actors.runtime import Ref
 from server.aggregation.admission import Admission
 from server.assignment import Answer, Opening, Work
+from server.chunks import Chunk, begin_chunk, end_chunk
 from server.protocol.holdout import is_held_out
 from server.protocol.pace_steering import PaceSteering, Windows
 from server.protocol.quota import Quota
 from server.protocol.round import PoolChanged, SessionEnded, UpdateAccepted
 from server.refusal import Refusal
 from server.session import Session, SessionTable, State
-from server.upload import Upload, UploadMemory
+from server.upload import UploadMemory
 
 #: Seconds after which a device in the selection pool asks again at the latest.
 MAX_POLL_S = 10.0
@@ -250,7 +248,7 @@ class Selector:
         session = self._find(session_id)
         if session.state is State.ENDED and session.reason in (NOT_SELECTED, ROUND_ABANDONED):
             return Answer(session_id=session_id, reason=session.reason)
-        self._require_live(session)
+        session.require_live()
         return self._standing(session, self._clock())
 
     def report(self, session_id: str) -> Reason | None:
@@ -262,7 +260,7 @@ class Selector:
         session = self._find(session_id)
         if session.state is State.ENDED and session.reason == GOAL_REACHED:
             return GOAL_REACHED
-        self._require_live(session)
+        session.require_live()
         if session.state is State.WAITING:
             raise Refusal(WRONG_STATE, "a report comes after the assignment: poll the session")
         if session.state is State.SELECTED:
@@ -281,41 +279,12 @@ class Selector:
                 why the session is over.
         """
         session = self._find(session_id)
-        self._require_live(session)
+        session.require_live()
         if session.state is not State.REPORTED:
             raise Refusal(WRONG_STATE, "an upload comes after the report and before the submit")
         limit = self._work(session).admission.layout.max_bytes
-        if total > limit:
-            raise Refusal(TOO_LARGE, f"an update of this plan has at most {limit} bytes")
-        if length < 1 or offset + length > total:
-            raise Refusal(
-                INVALID_FIELD,
-                f"a chunk of {length} bytes at {offset} does not lie in an update of {total}",
-            )
-        upload = session.upload
-        if upload is not None and upload.total != total:
-            raise Refusal(
-                INVALID_FIELD, f"Upload-Length is {total}; the first chunk said {upload.total}"
-            )
-        received = upload.received if upload is not None else 0
-        if offset + length <= received:
-            return None
-        if offset != received:
-            raise Refusal(
-                CHUNK_OUT_OF_ORDER,
-                f"the next chunk begins at {received}, not at {offset}",
-                upload_offset=received,
-            )
-        if upload is None:
-            buffer = self._memory.take(total)
-            if buffer is None:
-                raise Refusal(BUSY, "too many uploads are under way: try again in a moment")
-            upload = session.upload = Upload(buffer=buffer, memory=self._memory)
-        elif upload.receiving:
-            upload.fork()
-        upload.receiving = True
-        session.chunks_begun += 1
-        return session.chunks_begun, upload.region(length)
+        chunk = Chunk(offset=offset, length=length, total=total)
+        return begin_chunk(session, chunk, limit=limit, memory=self._memory)
 
     def end_chunk(self, session_id: str, number: int, length: int) -> int:
         """The chunk's body is in its place: the bytes received so far.
@@ -329,18 +298,13 @@ class Selector:
             Refusal: BUSY if a later request took over, or why the session ended meanwhile.
         """
         session = self._find(session_id)
-        self._require_live(session)
-        upload = session.upload
-        if number != session.chunks_begun or upload is None or not upload.receiving:
-            raise Refusal(BUSY, "another request of this session sends the same chunk")
-        upload.receiving = False
-        upload.received += length
-        return upload.received
+        session.require_live()
+        return end_chunk(session, number, length)
 
     def received(self, session_id: str) -> int:
         """Bytes of the upload that have arrived, for a device that resumes."""
         session = self._find(session_id)
-        self._require_live(session)
+        session.require_live()
         return session.upload.received if session.upload is not None else 0
 
     def begin_submit(self, session_id: str) -> tuple[bytes | memoryview, Admission, Ref]:
@@ -350,7 +314,7 @@ class Selector:
             Refusal: UPLOAD_INCOMPLETE, ALREADY_SUBMITTED, GOAL_REACHED, ROUND_OVER, …
         """
         session = self._find(session_id)
-        self._require_live(session)
+        session.require_live()
         if session.state is State.ADDING:
             raise Refusal(BUSY, "this update is being added just now")
         if session.state is not State.REPORTED:
@@ -463,15 +427,6 @@ class Selector:
         if work is None:
             raise Refusal(WRONG_STATE, "the round is not configured yet: poll the session")
         return work
-
-    def _require_live(self, session: Session) -> None:
-        if session.live:
-            return
-        if session.state is State.ACCEPTED:
-            raise Refusal(ALREADY_SUBMITTED, "this session's update is in the sum: it is done")
-        if session.reason == GOAL_REACHED:
-            raise Refusal(GOAL_REACHED, "the round has enough updates: nothing was added")
-        raise Refusal(ROUND_OVER, "the session is over: check in again within the window")
 
     def _end_all(self, session_ids: tuple[str, ...], reason: Reason) -> None:
         now = self._clock()

@@ -1,9 +1,11 @@
 """Serving the application with granian."""
 
 import ctypes
+import fcntl
 import os
 import resource
 import signal
+import socket
 from pathlib import Path
 
 from granian import Granian
@@ -18,10 +20,29 @@ BACKLOG = 4096
 #: so that a smaller number would let idle phones shut out the others.
 MAX_CONNECTIONS = 65_536
 
+#: Seconds that requests under way may take when the server ends. A client that
+#: hangs would hold it up for ever, and the open rounds are lost in any case.
+STOP_TIMEOUT_S = 3
+
+
+class CannotServe(RuntimeError):
+    """The server was not started; the message says why and what to do."""
+
 
 def run(configuration: ServerConfiguration) -> None:
-    """Serves until SIGTERM or SIGINT. Blocks; call it from a process's main thread."""
-    configuration.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    """Serves until SIGTERM or SIGINT. Blocks; call it from a process's main thread.
+
+    Raises:
+        CannotServe: the address or the data directory is in use or not to be had.
+    """
+    try:
+        configuration.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise CannotServe(
+            f"cannot make the data directory {configuration.data_dir}: {error.strerror}"
+        ) from error
+    _lock(configuration.data_dir)
+    _check_address(configuration.host, configuration.port)
     configuration.to_environment()
     _allow_many_connections()
     # Requests are the parallelism. BLAS threads of their own would wait for one
@@ -42,9 +63,37 @@ def run(configuration: ServerConfiguration) -> None:
         websockets=False,
         log_access=False,
         respawn_failed_workers=False,
-        workers_kill_timeout=10,
-        pid_file=configuration.data_dir / "server.pid",
+        workers_kill_timeout=STOP_TIMEOUT_S,
     ).serve()
+
+
+def _lock(data_dir: Path) -> None:
+    """Keeps other servers out of the directory until the last process of this one has ended.
+
+    The kernel gives the lock back, however the server ends; a file with a process
+    id would have to be removed by hand after a power cut.
+    """
+    try:
+        descriptor = os.open(data_dir / "server.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise CannotServe(
+            f"another server runs on the data directory {data_dir}: stop it, or use another "
+            "--data-dir"
+        ) from error
+    except OSError as error:
+        raise CannotServe(f"cannot use the data directory {data_dir}: {error.strerror}") from error
+
+
+def _check_address(host: str, port: int) -> None:
+    """Granian would share the port of a server that runs already, and take half of its devices."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        raise CannotServe(
+            f"cannot listen on {host}:{port}: {error.strerror}; use another --host or --port"
+        ) from error
 
 
 def _allow_many_connections() -> None:
