@@ -118,9 +118,10 @@ def test_an_assignment_in_a_branch_not_taken_has_no_effect(tf):
     def body(scale, dataset):
         variable = tf.compat.v1.get_variable("v", initializer=1.0, use_resource=True)
         total = dataset.reduce(0.0, lambda s, x: s + tf.reduce_sum(x))
-        _, if_true = tf.raw_ops.Switch(data=total, pred=scale > 0)
+        predicate = scale > 0
+        _, if_true = tf.raw_ops.Switch(data=total, pred=predicate)
         assign = tf.raw_ops.AssignVariableOp(resource=variable.handle, value=if_true)
-        false_side, _ = tf.raw_ops.Switch(data=scale, pred=scale > 0)
+        false_side, _ = tf.raw_ops.Switch(data=scale, pred=predicate)
         with tf.control_dependencies([assign]):
             true_side = tf.identity(if_true)
         joined, _ = tf.raw_ops.Merge(inputs=[tf.identity(false_side), true_side])
