@@ -1,0 +1,1 @@
+"""The running system against TFF's own simulation of the same process."""
