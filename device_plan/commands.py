@@ -183,8 +183,9 @@ def _failure(checks: "list[Check]") -> str:
 
 
 def _console() -> Console:
-    # Piped output keeps whole lines, whatever the reader's terminal would be.
-    return Console(width=None if sys.stdout.isatty() else 120)
+    # Piped output keeps whole lines, unless who reads it says how wide they may be.
+    known = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(width=None if known else 120)
 
 
 def _print_checks(checks: "list[Check]") -> None:

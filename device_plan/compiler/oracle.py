@@ -1,11 +1,13 @@
 """What TFF itself computes: the reference for the device graph, independent of the lowering."""
 
 import contextlib
+import gc
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import psutil  # type: ignore[import-untyped]
+import tensorflow as tf
 import tensorflow_federated as tff
 
 from device_plan.compiler.block import arrays
@@ -45,9 +47,9 @@ def initial_state(form: Form, seed: int) -> list[np.ndarray]:
 
 @contextlib.contextmanager
 def tff_runtime() -> Iterator[None]:
-    """Ends the worker processes that TFF starts inside, which would outlive this process."""
+    """A TFF runtime of its own, whose worker process ends with it."""
     before = _workers()
-    # A context of our own: an earlier one remembers a worker that may be gone.
+    # An earlier context remembers a worker that may be gone.
     tff.backends.native.set_sync_local_cpp_execution_context()
     try:
         yield
@@ -56,8 +58,24 @@ def tff_runtime() -> Iterator[None]:
         for worker in started:
             with contextlib.suppress(psutil.NoSuchProcess):
                 worker.kill()
-        psutil.wait_procs(started, timeout=10)
+        # TFF's own object interrupts and reaps its worker when it is collected, which
+        # would wait for ever where interrupts are ignored, and fail if it were reaped.
         tff.backends.native.set_sync_local_cpp_execution_context()
+        gc.collect()
+        psutil.wait_procs(started, timeout=10)
+
+
+def start_worker() -> None:
+    """Starts TFF's worker now, with no hold on this process's standard output.
+
+    A pipe that reads it would otherwise not see its end before the worker's.
+    """
+    with (
+        Path(os.devnull).open("w") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(nowhere),
+    ):
+        tff.tensorflow.computation(lambda: tf.constant(0))()
 
 
 def _workers() -> list[psutil.Process]:
