@@ -27,6 +27,12 @@ DEFAULT_DATA_DIR = Path("nightshift-data")
 @click.option("--host", default="127.0.0.1", help="Address to listen on.")
 @click.option("--port", type=int, default=8750, help="Port to listen on.")
 @click.option("--threads", type=int, default=128, help="Requests served at once.")
+@click.option(
+    "--idle-timeout-s",
+    type=float,
+    default=30.0,
+    help="A silent connection is closed after, seconds.",
+)
 @click.option("--lease-ttl-s", type=float, default=3.0, help="A dead coordinator's lease, seconds.")
 @click.option(
     "--holdout-fraction",

@@ -24,6 +24,8 @@ class ServerConfiguration:
     port: int = 8750
     #: Threads that answer requests; an upload holds one while its body arrives.
     threads: int = 128
+    #: Seconds after which a connection is closed on which nothing comes or goes.
+    idle_timeout_s: float = 30.0
     #: Seconds a dead coordinator's lease lives on.
     lease_ttl_s: float = 3.0
     #: The share of devices that evaluate and never train (a new population's).
@@ -58,7 +60,13 @@ class ServerConfiguration:
             self.max_chunk_bytes,
             "from 4096 to max_upload_bytes",
         )
-        for name in ("lease_ttl_s", "poll_interval_s", "rendezvous_s", "round_retry_s"):
+        for name in (
+            "idle_timeout_s",
+            "lease_ttl_s",
+            "poll_interval_s",
+            "rendezvous_s",
+            "round_retry_s",
+        ):
             _check(getattr(self, name) > 0, name, getattr(self, name), "above 0")
         _check(
             0 < self.min_retry_s <= self.max_retry_s,

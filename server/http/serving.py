@@ -12,6 +12,7 @@ from granian import Granian
 from granian.constants import Interfaces
 
 from server.configuration import ServerConfiguration
+from server.http.idle_connections import close_idle_connections
 
 #: Waiting connections that the kernel holds while all threads are busy.
 BACKLOG = 4096
@@ -106,6 +107,8 @@ def worker_application() -> object:
     from server.http.application import create_from_environment
 
     _die_with_parent()
+    configuration = ServerConfiguration.from_environment()
+    close_idle_connections(port=configuration.port, after_s=configuration.idle_timeout_s)
     return create_from_environment()
 
 
