@@ -120,12 +120,12 @@ def test_server_and_devices_share_only_formats(package: str) -> None:
     assert_none([found for found in imports(package) if not within(found, package, *FORMATS)])
 
 
-def test_the_command_line_imports_only_commands_and_the_admin_client() -> None:
+def test_the_command_line_imports_only_commands_formats_and_the_admin_client() -> None:
     commands = ("device_plan.commands", "server.commands", "android_stub.commands")
     broken = [
         found
         for found in imports("nightshift")
-        if not within(found, "nightshift", "server.admin_client", *commands)
+        if not within(found, "nightshift", "server.admin_client", *commands, *FORMATS)
     ]
     assert_none(broken)
 

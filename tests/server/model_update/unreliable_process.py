@@ -32,7 +32,7 @@ def handle(request: Message) -> Message:
         time.sleep(3600)
     if behaviour == "is noisy":
         for _ in range(1000):
-            print("x" * 1000)  # noqa: T201
+            print("x" * 1000, flush=True)  # noqa: T201
         print("the last words", file=sys.stderr, flush=True)  # noqa: T201
     if behaviour == "takes turns":
         path.touch(exist_ok=False)
