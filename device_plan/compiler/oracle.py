@@ -2,7 +2,9 @@
 
 import contextlib
 import gc
+import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
