@@ -130,13 +130,10 @@ def _compiler() -> Any:
     """The compiler; importing it takes seconds, for it imports TensorFlow."""
     # Errors reach the author as exceptions; the rest is noise unless it was asked for.
     if not logging.getLogger("device_plan").isEnabledFor(logging.DEBUG):
+        # The C++ side reads the variable; the Python side logs to these two.
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    import tensorflow as tf
-
-    if not logging.getLogger("device_plan").isEnabledFor(logging.DEBUG):
-        tf.get_logger().setLevel("ERROR")
-        # Where TensorFlow's Python side logs; the C++ side reads the variable above.
-        logging.getLogger("absl").setLevel(logging.ERROR)
+        for name in ("tensorflow", "absl"):
+            logging.getLogger(name).setLevel(logging.ERROR)
     from device_plan.compiler import build as compiler
 
     return compiler
