@@ -1,6 +1,5 @@
 """`nightshift demo`: the main job, from the author's task to an evaluated model."""
 
-import shutil
 import socket
 import time
 from pathlib import Path
@@ -8,29 +7,32 @@ from typing import Any
 
 import click
 import urllib3
-from rich.console import Console, Group
-from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.console import Console
 
 from device_plan.archive import PlanArchive
-from nightshift.demo.course import Course, metric, observe
+from nightshift.demo.course import Course, observe
 from nightshift.demo.data import write_device_files
+from nightshift.demo.directory import NotOurs, demo_directory
+from nightshift.demo.interruption import Interruption
 from nightshift.demo.processes import Child, ChildFailed, Children
+from nightshift.demo.screen import WIDTH, Screen
 from nightshift.demo.summary import print_summary, summarize, write_summary
 from server.admin_client import AdminClient, AdminError
-
-#: Marks a directory that the demo made and may empty.
-MARKER = "made-by-nightshift-demo"
-
-#: The population of examples/digits_task.py.
-POPULATION = "digits/demo"
 
 #: Seconds the server may take until it is ready (it imports TensorFlow meanwhile).
 START_TIMEOUT_S = 90.0
 
-#: Rounds that the live table shows.
-SHOWN_ROUNDS = 8
+#: Of so many devices one contributes to a round, unless the task's author wants
+#: fewer: the others sleep, are held out, or have just taken part.
+DEVICES_PER_UPDATE = 5
+
+#: The held-out share of the devices, and how many there should be of them on
+#: average, so that enough are awake when a model is to be measured.
+HOLDOUT_FRACTION = 0.15
+HELD_OUT_DEVICES = 18
+
+#: Seconds between two looks at the server.
+LOOK_S = 0.4
 
 
 @click.command()
@@ -38,60 +40,103 @@ SHOWN_ROUNDS = 8
     "--data-dir",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("nightshift-demo"),
-    help="Plan, device data, server data, logs and results; emptied first.",
+    help="Plan, device data, server data, logs and results. Emptied first, but only if an "
+    "earlier demo made it.",
 )
-@click.option("--devices", type=click.IntRange(20, 1500), default=120, help="Virtual devices.")
+@click.option(
+    "--devices",
+    type=click.IntRange(60, 1500),
+    default=120,
+    help="Virtual devices. They share 1,797 scans: the more devices, the fewer each has.",
+)
 @click.option("--rounds", type=click.IntRange(1, 1000), default=20, help="Rounds to commit.")
-@click.option("--seed", type=int, default=1, help="Of the data split and the devices' nights.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=1,
+    help="Of the data split, the devices' nights and their misfortunes.",
+)
 @click.option(
     "--concentration",
     type=click.FloatRange(0.01, 100.0),
     default=1.0,
-    help="Dirichlet parameter of the split; smaller is more uneven.",
+    help="Dirichlet parameter of the split. Smaller is more uneven: with 0.1 most devices "
+    "know only a few of the ten digits, which is harder to learn from.",
 )
 @click.option(
-    "--night-seconds", type=float, default=12.0, help="Seconds that one accelerated night takes."
+    "--night-seconds",
+    type=click.FloatRange(1.0, 3600.0),
+    default=12.0,
+    help="Seconds that one accelerated night takes.",
 )
 @click.option(
-    "--interrupt-rate", type=float, default=0.05, help="Sessions whose conditions break off."
+    "--interrupt-rate",
+    type=click.FloatRange(0.0, 0.5),
+    default=0.05,
+    help="Share of the sessions in which somebody picks the phone up.",
 )
-@click.option("--vanish-rate", type=float, default=0.05, help="Sessions whose device goes silent.")
-@click.option("--timeout", type=float, default=300.0, help="Give up after this many seconds.")
+@click.option(
+    "--vanish-rate",
+    type=click.FloatRange(0.0, 0.5),
+    default=0.05,
+    help="Share of the sessions in which the device goes silent.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=1.0),
+    default=300.0,
+    help="Give up after this many seconds.",
+)
 def demo(data_dir: Path, timeout: float, **options: Any) -> None:
     """Train a model of handwritten digits on 100+ virtual devices, here and now.
 
-    Builds the plan with TensorFlow Federated, starts a server on loopback and
-    device processes that speak only HTTP with it, trains, and evaluates on
-    devices that never train. Needs no network. Ctrl-C ends everything.
+    Takes about a minute on two cores and no network. In this order it
+
+    \b
+      - compiles examples/digits_task.py with TensorFlow Federated into a plan
+        (nightshift plan build) and checks it against TFF's own client work;
+      - starts a server on loopback (nightshift serve) and deploys the plan
+        (nightshift task create);
+      - deals scikit-learn's 1,797 scans unevenly to virtual devices, and runs
+        these (nightshift fleet): each has its own examples and its own nights,
+        trains with tflite-runtime, and speaks only HTTP with the server; some
+        are interrupted, some vanish in the middle of a session;
+      - measures the model every few rounds on devices that never train;
+      - leaves summary.json, accuracy.png, the model and all logs in --data-dir.
+
+    Ctrl-C ends everything that it started.
+
+    \b
+    Examples:
+      nightshift demo
+      nightshift demo --devices 300 --rounds 40      # more devices, longer
+      nightshift demo --concentration 0.1            # few kinds of digits a device
+      nightshift demo --interrupt-rate 0.3 --vanish-rate 0.2      # a bad night
+
+    Exit codes: 0 done, 1 it failed (the message names the logs), 2 wrong usage,
+    130 interrupted.
     """
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDTH)
     started = time.monotonic()
+    screen = Screen(console, rounds=options["rounds"])
     try:
-        _prepare(data_dir)
-        with Children(logs=data_dir / "logs") as children:
-            summary = _run(data_dir, children, console, started, timeout, options)
+        with Interruption() as interruption, demo_directory(data_dir):
+            with Children(logs=data_dir / "logs", interruption=interruption) as children:
+                summary = _run(data_dir, children, screen, started, timeout, options)
+            write_summary(summary, data_dir)
+    except NotOurs as error:
+        raise click.UsageError(str(error)) from error
     except (ChildFailed, AdminError, OSError) as error:
         raise click.ClickException(f"{error}\nThe logs are in {data_dir / 'logs'}.") from error
-    write_summary(summary, data_dir)
     print_summary(summary, data_dir, console)
-
-
-def _prepare(data_dir: Path) -> None:
-    """Makes the directory, or empties one that an earlier demo made."""
-    if data_dir.exists() and any(data_dir.iterdir()):
-        if not (data_dir / MARKER).exists():
-            raise click.UsageError(
-                f"the demo would empty {data_dir}, which it did not make: give another --data-dir"
-            )
-        shutil.rmtree(data_dir)
-    data_dir.mkdir(parents=True, exist_ok=True)
-    (data_dir / MARKER).touch()
 
 
 def _run(
     data_dir: Path,
     children: Children,
-    console: Console,
+    screen: Screen,
     started: float,
     timeout: float,
     options: dict[str, Any],
@@ -99,51 +144,78 @@ def _run(
     port = _free_port()
     url = f"http://127.0.0.1:{port}"
     server_dir = data_dir / "server"
-    server = children.start("server", "serve", *_server_options(server_dir, port))
+    # It imports TensorFlow while the plan is compiled.
+    server = children.start("server", "serve", *_server_options(server_dir, port, options))
+    plan = _compile(data_dir, children, screen, options)
+    with screen.step("Starting the server"):
+        _wait_until_ready(url, server)
+    client = AdminClient.of_data_dir(url=url, data_dir=server_dir)
+    goal = min(plan.schedule["cohort"]["goal_count"], options["devices"] // DEVICES_PER_UPDATE)
+    query = f"rounds={options['rounds']}&goal_count={goal}"
+    created = [task["task_id"] for task in client.post(f"tasks?{query}", plan.data)["tasks"]]
+    if len(created) < 2:
+        raise click.ClickException(
+            "the task has no evaluation, and the demo ends with one: give it an EvaluationPolicy"
+        )
+    fleet = children.start("fleet", "fleet", *_fleet_options(data_dir, url, plan, options))
 
-    plan = data_dir / "digits.plan"
-    with console.status("Compiling the plan with TensorFlow Federated, and checking it …"):
-        task_file = _example()
-        build = children.start("plan", "plan", "build", str(task_file), "-o", str(plan))
+    course = Course()
+    with screen.course() as show:
+        while not course.finished and time.monotonic() < started + timeout:
+            server.check()
+            fleet.check()
+            course = observe(client, *created)
+            show(course)
+            time.sleep(0.0 if course.finished else LOOK_S)
+    children.end(fleet)
+    if not course.finished:
+        raise ChildFailed(
+            f"not finished after {timeout:g} s: {len(course.committed)} of {options['rounds']} "
+            f"rounds are committed, {len(course.abandoned)} were abandoned"
+        )
+    # Devices tell their sessions' shapes at the next check-in; the last ones never do.
+    course = observe(client, *created)
+    model = data_dir / "model.safetensors"
+    head = course.training["head_round"]
+    model.write_bytes(client.get_bytes(f"tasks/{created[0]}/models/{head}/weights"))
+    return summarize(course, seconds=time.monotonic() - started, model=model)
+
+
+def _compile(
+    data_dir: Path, children: Children, screen: Screen, options: dict[str, Any]
+) -> PlanArchive:
+    """Builds the plan, and deals the examples meanwhile."""
+    plan, checks = data_dir / "digits.plan", data_dir / "logs" / "checks.txt"
+    with screen.step("Compiling the plan with TensorFlow Federated") as detail:
+        build = children.start(
+            *("plan", "plan", "build", str(_example()), "-o", str(plan)),
+            output=checks,
+            environment={"COLUMNS": str(screen.console.width)},
+        )
         sizes = write_device_files(
             data_dir / "examples",
             devices=options["devices"],
             concentration=options["concentration"],
             seed=options["seed"],
         )
+        while build.running():
+            detail(build.last_line())
+            time.sleep(0.1)
         build.wait()
-    console.print(build.log.read_text().rstrip(), highlight=False, markup=False)
-    console.print(
+    screen.say(checks.read_text().rstrip())
+    screen.say(
         f"{sum(sizes)} scans dealt to {len(sizes)} devices, {min(sizes)} to {max(sizes)} each, "
-        f"Dirichlet {options['concentration']:g}",
-        highlight=False,
+        f"Dirichlet {options['concentration']:g}"
     )
-
-    with console.status("Starting the server …"):
-        _wait_until_ready(url, server)
-    client = AdminClient.of_data_dir(url=url, data_dir=server_dir)
-    created = client.post(f"tasks?rounds={options['rounds']}", plan.read_bytes())["tasks"]
-    fleet = children.start("fleet", "fleet", *_fleet_options(data_dir, url, options))
-
-    course = _watch(client, created, [server, fleet], console, started + timeout)
-    # Sessions tell their shapes at the next opportunity; the fleet's end is the last one.
-    fleet.stop()
-    course = observe(client, created[0]["task_id"], created[1]["task_id"])
-    if not course.finished:
-        raise ChildFailed(
-            f"not finished after {timeout:g} s: {len(course.committed)} rounds are committed"
-        )
-    model = data_dir / "model.safetensors"
-    head = course.training["head_round"]
-    model.write_bytes(client.get_bytes(f"tasks/{course.training['task_id']}/models/{head}/weights"))
-    return summarize(course, seconds=time.monotonic() - started, model=model)
+    return PlanArchive.open(plan)
 
 
-def _server_options(server_dir: Path, port: int) -> list[str]:
+def _server_options(server_dir: Path, port: int, options: dict[str, Any]) -> list[str]:
     # An accelerated night: what is minutes and hours for phones is tenths of seconds here.
     settings = {
         "data-dir": server_dir,
         "port": port,
+        "holdout-fraction": max(HOLDOUT_FRACTION, HELD_OUT_DEVICES / options["devices"]),
         "min-retry-s": 0.3,
         "max-retry-s": 3.0,
         "rendezvous-s": 0.5,
@@ -153,16 +225,17 @@ def _server_options(server_dir: Path, port: int) -> list[str]:
     return [part for name, value in settings.items() for part in (f"--{name}", str(value))]
 
 
-def _fleet_options(data_dir: Path, url: str, options: dict[str, Any]) -> list[str]:
-    selector = PlanArchive.open(data_dir / "digits.plan").manifest.example_selector
+def _fleet_options(
+    data_dir: Path, url: str, plan: PlanArchive, options: dict[str, Any]
+) -> list[str]:
     settings = {
         "server": url,
-        "population": POPULATION,
+        "population": plan.schedule["population"],
         "devices": options["devices"],
         "processes": 2,
         "seed": options["seed"],
         "data": data_dir / "examples",
-        "collection": selector.collection,
+        "collection": plan.manifest.example_selector.collection,
         "state-dir": data_dir / "devices",
         "night-seconds": options["night_seconds"],
         "interrupt-rate": options["interrupt_rate"],
@@ -171,59 +244,6 @@ def _fleet_options(data_dir: Path, url: str, options: dict[str, Any]) -> list[st
         "night-fraction": 0.75,
     }
     return [part for name, value in settings.items() for part in (f"--{name}", str(value))]
-
-
-def _watch(
-    client: AdminClient,
-    created: list[dict[str, Any]],
-    children: list[Child],
-    console: Console,
-    deadline: float,
-) -> Course:
-    """Shows progress until the course is finished or the deadline has passed."""
-    progress = Progress(
-        TextColumn("[bold]rounds committed"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    bar = progress.add_task("rounds", total=created[0]["rounds"])
-    course = Course()
-    with Live(progress, console=console, refresh_per_second=4) as live:
-        while not course.finished and time.monotonic() < deadline:
-            for child in children:
-                child.check()
-            course = observe(client, created[0]["task_id"], created[1]["task_id"])
-            progress.update(bar, completed=len(course.committed))
-            live.update(Group(_table(course), progress))
-            time.sleep(0.4)
-    return course
-
-
-def _table(course: Course) -> Table:
-    table = Table(box=None, header_style="bold")
-    for column in ("round", "outcome", "selected", "accepted", "seconds", "loss on the devices"):
-        table.add_column(column, justify="right")
-    table.add_column("held-out accuracy of the model")
-    evaluations = {evaluation.model_round: evaluation for evaluation in course.evaluations}
-    for record in course.rounds[-SHOWN_ROUNDS:]:
-        committed = record["outcome"] == "committed"
-        evaluation = evaluations.get(record["base_model_round"] + 1) if committed else None
-        table.add_row(
-            str(record["base_model_round"] + 1),
-            record["outcome"] if committed else f"abandoned: {record['reason']}",
-            str(record["statistics"].get("selected", "")),
-            str(record["statistics"].get("accepted", "")),
-            f"{record['ended_at'] - record['opened_at']:.1f}",
-            f"{metric(record['metrics'], 'loss'):.3f}" if committed else "",
-            (
-                f"[green]{evaluation.accuracy:.3f}[/] "
-                f"({evaluation.devices} devices, {evaluation.examples} examples)"
-                if evaluation is not None
-                else ""
-            ),
-        )
-    return table
 
 
 def _wait_until_ready(url: str, server: Child) -> None:

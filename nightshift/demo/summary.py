@@ -6,11 +6,15 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from nightshift.demo.course import Course
 
 #: Session shapes that the table shows.
 SHOWN_SHAPES = 6
+
+#: Columns of a row's name.
+LABEL_WIDTH = 18
 
 
 def summarize(course: Course, *, seconds: float, model: Path) -> dict[str, Any]:
@@ -58,7 +62,7 @@ def write_summary(summary: dict[str, Any], directory: Path) -> None:
 def print_summary(summary: dict[str, Any], directory: Path, console: Console) -> None:
     """Shows the summary and what to try next."""
     table = Table(title="Nightshift demo", show_header=False, title_style="bold", box=None)
-    table.add_column(style="bold")
+    table.add_column(style="bold", min_width=LABEL_WIDTH)
     table.add_column()
     accuracy = summary["held_out_accuracy"]
     table.add_row(
@@ -78,19 +82,28 @@ def print_summary(summary: dict[str, Any], directory: Path, console: Console) ->
     table.add_row("rounds abandoned", abandoned)
     shapes = sorted(summary["session_shapes"].items(), key=lambda entry: -entry[1])
     table.add_row(
-        "session shapes", "   ".join(f"{shape}  x{count}" for shape, count in shapes[:SHOWN_SHAPES])
+        "session shapes",
+        # Not markup, whatever its brackets look like.
+        Text("   ".join(f"{shape} x{count:,}" for shape, count in shapes[:SHOWN_SHAPES])),
     )
     table.add_row("bytes up / down", f"{summary['bytes_up']:,} / {summary['bytes_down']:,}")
     table.add_row("seconds", f"{summary['seconds']:.1f}")
-    table.add_row("model", summary["model"])
-    table.add_row("plot", str(directory / "accuracy.png"))
-    table.add_row("all of this", str(directory / "summary.json"))
     console.print()
-    console.print(table, markup=True)
+    console.print(table)
+    for name, file in (
+        ("model", summary["model"]),
+        ("plot", directory / "accuracy.png"),
+        ("all of this", directory / "summary.json"),
+    ):
+        # Paths stay whole, so that they can be copied.
+        console.print(f" [bold]{name:{LABEL_WIDTH}}[/]  {file}", highlight=False, soft_wrap=True)
+    console.print()
     console.print(
-        "\nShapes: [bold]-[/] check-in  [bold]v[/] plan downloaded  [bold]\\[[/] training started  "
-        "[bold]][/] completed  [bold]+[/] upload started  [bold]^[/] completed  "
-        "[bold]#[/] rejected  [bold]![/] interrupted  [bold]*[/] error"
+        "In a shape, [bold]-[/] is a check-in, [bold]v[/] the plan downloaded, "
+        "[bold]\\[[/] and [bold]][/] the computation started and completed, [bold]+[/] and "
+        "[bold]^[/] the upload, [bold]#[/] an upload that was refused or too late, "
+        "[bold]![/] an interruption, [bold]*[/] an error.",
+        highlight=False,
     )
     console.print(
         "\nTry next:\n"
@@ -101,4 +114,5 @@ def print_summary(summary: dict[str, Any], directory: Path, console: Console) ->
         "  and examples/digits_task.py: change the model, build your own plan",
         highlight=False,
         markup=False,
+        soft_wrap=True,
     )
