@@ -84,7 +84,6 @@ _ORDINARY = frozenset(
         Reason.NOT_SELECTED,
         Reason.ROUND_ABANDONED,
         Reason.GOAL_REACHED,
-        Reason.SHUTTING_DOWN,
         Reason.HELD_OUT,
         Reason.ROUND_OVER,
         Reason.DEVICE_ALREADY_IN_SESSION,

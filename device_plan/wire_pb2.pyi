@@ -14,7 +14,6 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     NOT_SELECTED: _ClassVar[Reason]
     ROUND_ABANDONED: _ClassVar[Reason]
     GOAL_REACHED: _ClassVar[Reason]
-    SHUTTING_DOWN: _ClassVar[Reason]
     HELD_OUT: _ClassVar[Reason]
     MALFORMED_MESSAGE: _ClassVar[Reason]
     INVALID_FIELD: _ClassVar[Reason]
@@ -62,7 +61,6 @@ ROUND_FULL: Reason
 NOT_SELECTED: Reason
 ROUND_ABANDONED: Reason
 GOAL_REACHED: Reason
-SHUTTING_DOWN: Reason
 HELD_OUT: Reason
 MALFORMED_MESSAGE: Reason
 INVALID_FIELD: Reason

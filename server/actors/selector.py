@@ -24,7 +24,6 @@ from device_plan.wire_pb2 import (
     ROUND_ABANDONED,
     ROUND_FULL,
     ROUND_OVER,
-    SHUTTING_DOWN,
     TRAINING,
     UNKNOWN_POPULATION,
     UPLOAD_INCOMPLETE,
@@ -103,7 +102,6 @@ class Selector:
         self._desks: dict[str, _Desk] = {}
         self._rounds: dict[str, _OpenRound] = {}
         self._sessions = SessionTable()
-        self._draining = False
 
     # Messages of the coordinator and the master aggregators.
 
@@ -170,10 +168,6 @@ class Selector:
     def forget_ended_sessions(self) -> None:
         self._sessions.forget(self._clock())
 
-    def drain(self) -> None:
-        """Refuses check-ins from now on; sessions may finish."""
-        self._draining = True
-
     def statistics(self, population: str) -> dict[str, float]:
         """Live sessions by state and the population's size as pace steering estimates it."""
         desk = self._desk(population)
@@ -210,8 +204,6 @@ class Selector:
                 "this device has a session already: finish or abort it, or wait until its "
                 "round ends",
             )
-        if self._draining:
-            return Answer(reason=SHUTTING_DOWN)
         settings = desk.settings
         held_out = is_held_out(device_id, settings.holdout_salt, settings.holdout_fraction)
         computation = EVALUATION if held_out else TRAINING

@@ -327,7 +327,6 @@ _REJECTIONS = {
     wire.ROUND_FULL: "the open round has the devices it wants",
     wire.NOT_SELECTED: "others were drawn for this round",
     wire.ROUND_ABANDONED: "the round ended without a result",
-    wire.SHUTTING_DOWN: "this server is about to stop",
 }
 
 
