@@ -59,12 +59,18 @@ def request(
     headers: Mapping[str, str] | None = None,
     body: bytes | None = None,
 ) -> Reply:
-    """One request on a connection of its own."""
+    """One request on a connection of its own.
+
+    Raises:
+        OSError: nobody answers, or the answer breaks off.
+    """
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
     try:
         connection.request(method, path, body=body, headers=dict(headers or {}))
         response = connection.getresponse()
         return Reply(response.status, dict(response.getheaders()), response.read())
+    except http.client.HTTPException as error:
+        raise ConnectionError(f"the answer broke off: {error!r}") from error
     finally:
         connection.close()
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 #: Seconds; far above what anything here takes on a slow machine.
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 def eventually(
