@@ -20,7 +20,7 @@ from device_plan.compiler.device_graph import DeviceGraph, build_device_graph
 from device_plan.compiler.examples import ExampleSource
 from device_plan.compiler.flatbuffer import TrainingGraph
 from device_plan.compiler.model import ModelDescription, describe
-from device_plan.compiler.oracle import Oracle, initial_state, tff_runtime
+from device_plan.compiler.oracle import Oracle, initial_state, start_worker, tff_runtime
 from device_plan.compiler.process import Form, evaluation_form, training_form
 from device_plan.compiler.runtime import RUNTIME
 from device_plan.compiler.server_part import server_part
@@ -83,6 +83,7 @@ def build_plan(task: FederatedTask, progress: Progress = lambda _: None) -> Buil
             metrics=metrics,
         )
         progress("Computing the initial model")
+        start_worker()
         state = initial_state(author.training, task.seed)
         oracle = Oracle(author.training, state)
         manifest = _manifest(author, graph, checkpoint, update, metrics)
@@ -149,6 +150,7 @@ def check_plan(
                     f"this is not the plan of that task: its {what} are {', '.join(found)}; "
                     f"the task's would be {', '.join(expected)}"
                 )
+        start_worker()
         stored = files.decode(archive.initial_state)
         state = [stored[name] for name in naming.state_names(author.training)]
         subject = _subject(
