@@ -9,7 +9,7 @@ import click
 import urllib3
 from rich.console import Console
 
-from device_plan.archive import PlanArchive
+from device_plan.archive import MalformedPlan, PlanArchive
 from nightshift.demo.course import Course, observe
 from nightshift.demo.data import write_device_files
 from nightshift.demo.directory import NotOurs, demo_directory
@@ -42,6 +42,13 @@ LOOK_S = 0.4
     default=Path("nightshift-demo"),
     help="Plan, device data, server data, logs and results. Emptied first, but only if an "
     "earlier demo made it.",
+)
+@click.option(
+    "--plan",
+    "plan_file",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    show_default=False,
+    help="A plan that was built before, instead of compiling examples/digits_task.py.",
 )
 @click.option(
     "--devices",
@@ -146,7 +153,17 @@ def _run(
     server_dir = data_dir / "server"
     # It imports TensorFlow while the plan is compiled.
     server = children.start("server", "serve", *_server_options(server_dir, port, options))
-    plan = _compile(data_dir, children, screen, options)
+    plan = _obtain_plan(data_dir, children, screen, options)
+    sizes = write_device_files(
+        data_dir / "examples",
+        devices=options["devices"],
+        concentration=options["concentration"],
+        seed=options["seed"],
+    )
+    screen.say(
+        f"{sum(sizes)} scans dealt to {len(sizes)} devices, {min(sizes)} to {max(sizes)} each, "
+        f"Dirichlet {options['concentration']:g}"
+    )
     with screen.step("Starting the server"):
         _wait_until_ready(url, server)
     client = AdminClient.of_data_dir(url=url, data_dir=server_dir)
@@ -181,33 +198,34 @@ def _run(
     return summarize(course, seconds=time.monotonic() - started, model=model)
 
 
-def _compile(
+def _obtain_plan(
     data_dir: Path, children: Children, screen: Screen, options: dict[str, Any]
 ) -> PlanArchive:
-    """Builds the plan, and deals the examples meanwhile."""
-    plan, checks = data_dir / "digits.plan", data_dir / "logs" / "checks.txt"
+    """The plan that was given, or a new one."""
+    plan = data_dir / "digits.plan"
+    if options["plan_file"] is not None:
+        plan.write_bytes(options["plan_file"].read_bytes())
+    else:
+        _compile(plan, children, screen)
+    try:
+        return PlanArchive.open(plan)
+    except MalformedPlan as error:
+        raise click.UsageError(f"{options['plan_file']}: {error}") from error
+
+
+def _compile(plan: Path, children: Children, screen: Screen) -> None:
+    checks = plan.with_suffix(".checks.txt")
     with screen.step("Compiling the plan with TensorFlow Federated") as detail:
         build = children.start(
             *("plan", "plan", "build", str(_example()), "-o", str(plan)),
             output=checks,
             environment={"COLUMNS": str(screen.console.width)},
         )
-        sizes = write_device_files(
-            data_dir / "examples",
-            devices=options["devices"],
-            concentration=options["concentration"],
-            seed=options["seed"],
-        )
         while build.running():
             detail(build.last_line())
             time.sleep(0.1)
         build.wait()
     screen.say(checks.read_text().rstrip())
-    screen.say(
-        f"{sum(sizes)} scans dealt to {len(sizes)} devices, {min(sizes)} to {max(sizes)} each, "
-        f"Dirichlet {options['concentration']:g}"
-    )
-    return PlanArchive.open(plan)
 
 
 def _server_options(server_dir: Path, port: int, options: dict[str, Any]) -> list[str]:

@@ -1,6 +1,7 @@
 """The demo's end: a table on the screen, a JSON file and a plot."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,11 @@ LABEL_WIDTH = 18
 
 def summarize(course: Course, *, seconds: float, model: Path) -> dict[str, Any]:
     """What summary.json holds."""
-    evaluations = sorted(course.evaluations, key=lambda e: e.model_round)
+    evaluations = sorted(
+        # JSON has no NaN, and a model without that metric has no accuracy.
+        (e for e in course.evaluations if math.isfinite(e.accuracy)),
+        key=lambda e: e.model_round,
+    )
     return {
         "held_out_accuracy": evaluations[-1].accuracy if evaluations else None,
         "held_out_accuracy_by_round": {str(e.model_round): e.accuracy for e in evaluations},
