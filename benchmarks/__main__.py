@@ -6,19 +6,27 @@ import os
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import argparse
+import signal
+import sys
 import tempfile
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import checkins, plans, rounds, sum_kernel, uploads
+from benchmarks import checkins, flower, plans, rounds, sum_kernel, uploads
 from benchmarks.measurement import Measurement
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
+    baseline = parser.add_mutually_exclusive_group()
+    baseline.add_argument(
+        "--flower",
+        action="store_true",
+        help="measure Flower's server in this run (minutes; installs it apart the first time)",
+    )
+    baseline.add_argument(
         "--flower-ms",
         type=float,
         default=None,
@@ -27,6 +35,10 @@ def main() -> None:
     parser.add_argument("only", nargs="*", help="rounds, checkins, uploads, sums; default: all")
     arguments = parser.parse_args()
     wanted = set(arguments.only) or {"rounds", "checkins", "uploads", "sums"}
+    if arguments.flower and "rounds" not in wanted:
+        parser.error("--flower is the baseline of rounds, which are not measured")
+    # So that the servers under measurement are ended on a SIGTERM too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     console = Console()
     measurements: list[Measurement] = []
     with tempfile.TemporaryDirectory() as directory, console.status("measuring …") as status:
@@ -34,8 +46,19 @@ def main() -> None:
             Path(directory) / "small.plan", parameters=rounds.PARAMETERS, goal_count=rounds.DEVICES
         ).read_bytes()
         if "rounds" in wanted:
+            baseline_of_rounds = rounds.NOTED_FLOWER
+            if arguments.flower_ms is not None:
+                baseline_of_rounds = rounds.Flower(
+                    ms=arguments.flower_ms, source="Flower: --flower-ms, measured before"
+                )
+            if arguments.flower:
+                status.update("Flower's SuperLink, 100 nodes …")
+                try:
+                    baseline_of_rounds = flower.baseline()
+                except flower.FlowerError as error:
+                    sys.exit(str(error))
             status.update("rounds of 1,000 devices …")
-            measurements += rounds.measure(small, arguments.flower_ms)
+            measurements += rounds.measure(small, baseline_of_rounds)
         if "checkins" in wanted:
             status.update("check-ins …")
             measurements += checkins.measure(small)
