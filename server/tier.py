@@ -6,10 +6,12 @@ import random
 import secrets
 import socket
 import time
+from contextlib import suppress
 
 from device_plan.archive import PlanArchive
+from server.actors.cells import ActorDied, AskTimeout
 from server.actors.coordinator import Coordinator
-from server.actors.runtime import ActorSystem, Ref
+from server.actors.runtime import Actor, ActorSystem, Ref
 from server.actors.selector import PopulationSettings, Selector
 from server.configuration import ServerConfiguration
 from server.downloads import Downloads
@@ -27,7 +29,14 @@ from server.upload import UploadMemory
 _log = logging.getLogger(__name__)
 
 #: Seconds between two writes of the session shapes.
-FLUSH_S = 1.0
+HOUSEKEEPING_S = 1.0
+
+#: Seconds until a coordinator that died is replaced, so that one that dies at once
+#: does not keep the machine busy.
+RESTART_S = 1.0
+
+#: What the names of coordinators begin with.
+COORDINATOR = "coordinator/"
 
 
 class EmbeddedTier:
@@ -61,7 +70,7 @@ class EmbeddedTier:
         )
         self.owner = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}"
         self.coordinators: dict[str, Ref] = {}
-        self._housekeeper = self.system.spawn(_Housekeeper, name="housekeeper", tier=self)
+        self._housekeeper = self.system.spawn(Housekeeper, name="housekeeper", tier=self)
 
     def start(self) -> None:
         """Begins to serve the populations in the registry."""
@@ -73,7 +82,9 @@ class EmbeddedTier:
     def close(self) -> None:
         """Ends every actor and child process; unfinished rounds are lost, as they should."""
         for coordinator in self.coordinators.values():
-            coordinator.ask("release")
+            with suppress(ActorDied, AskTimeout):
+                coordinator.ask("release")
+        self.flush_events()
         self.system.shutdown()
         self.updater.close()
         self._engine.dispose()
@@ -168,9 +179,14 @@ class EmbeddedTier:
                 pace=pace,
             ),
         )
+        self.start_coordinator(name)
+
+    def start_coordinator(self, name: str) -> None:
+        """Spawns a population's coordinator, watched by the housekeeper."""
+        settings = self.configuration
         coordinator = self.system.spawn(
             Coordinator,
-            name=f"coordinator/{name}",
+            name=f"{COORDINATOR}{name}",
             population=name,
             owner=self.owner,
             lease_ttl_s=settings.lease_ttl_s,
@@ -182,6 +198,7 @@ class EmbeddedTier:
             updater=self.updater,
         )
         self.coordinators[name] = coordinator
+        self.system.watch(self._housekeeper, coordinator)
         coordinator.tell("begin")
 
     def flush_events(self) -> None:
@@ -192,16 +209,33 @@ class EmbeddedTier:
             )
 
 
-class _Housekeeper:
-    """Stores session shapes and forgets ended sessions, once a second."""
+class Housekeeper(Actor):
+    """Stores session shapes, forgets ended sessions, and replaces coordinators that died.
+
+    Args:
+        tier: Whose house it is.
+    """
 
     def __init__(self, *, tier: EmbeddedTier) -> None:
         self._tier = tier
 
     def keep_house(self) -> None:
-        tier = self._tier
-        tier.flush_events()
-        tier.selector.ask("forget_ended_sessions")
-        housekeeper = tier.system.find("housekeeper")
-        if housekeeper is not None:
-            tier.system.schedule(FLUSH_S, housekeeper, "keep_house")
+        """Once a second, whatever happens."""
+        try:
+            self._tier.flush_events()
+            self._tier.selector.ask("forget_ended_sessions")
+        except Exception:
+            _log.exception("housekeeping failed; it is tried again")
+        self.system.schedule(HOUSEKEEPING_S, self.ref, "keep_house")
+
+    def on_death(self, name: str, reason: BaseException | None) -> None:
+        """A coordinator has ended; its successor fences whatever it has left running."""
+        _log.error("%s died and is replaced in %g s: %r", name, RESTART_S, reason)
+        self.system.schedule(RESTART_S, self.ref, "replace", name.removeprefix(COORDINATOR))
+
+    def replace(self, population: str) -> None:
+        try:
+            self._tier.start_coordinator(population)
+        except Exception:
+            _log.exception("the coordinator of %s cannot be started", population)
+            self.system.schedule(RESTART_S, self.ref, "replace", population)
