@@ -13,6 +13,7 @@ from server.actors.cells import ActorDied, AskTimeout
 from server.actors.coordinator import Coordinator
 from server.actors.runtime import Actor, ActorSystem, Ref
 from server.actors.selector import PopulationSettings, Selector
+from server.actors.services import Services
 from server.configuration import ServerConfiguration
 from server.downloads import Downloads
 from server.model_update.updater import ModelUpdater
@@ -191,11 +192,13 @@ class EmbeddedTier:
             owner=self.owner,
             lease_ttl_s=settings.lease_ttl_s,
             retry_s=settings.round_retry_s,
-            selector=self.selector,
-            registry=self.registry,
-            blobs=self.blobs,
-            downloads=self.downloads,
-            updater=self.updater,
+            services=Services(
+                selector=self.selector,
+                registry=self.registry,
+                blobs=self.blobs,
+                downloads=self.downloads,
+                updater=self.updater,
+            ),
         )
         self.coordinators[name] = coordinator
         self.system.watch(self._housekeeper, coordinator)

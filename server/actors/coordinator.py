@@ -10,8 +10,7 @@ from device_plan.cohort import CohortPolicy
 from device_plan.wire_pb2 import ROUND_ABANDONED
 from server.actors.master_aggregator import Brief, MasterAggregator
 from server.actors.runtime import Actor, Ref
-from server.downloads import Downloads
-from server.model_update.updater import ModelUpdater
+from server.actors.services import Services
 from server.protocol.population import (
     CancelRound,
     CompleteTask,
@@ -25,9 +24,8 @@ from server.protocol.population import (
     Tick,
     WakeAt,
 )
-from server.storage.blobs import BlobStore, get_content
+from server.storage.blobs import get_content
 from server.storage.leases import Fenced, Lease
-from server.storage.registry import Registry
 from server.storage.tasks import Task
 
 _log = logging.getLogger(__name__)
@@ -50,7 +48,7 @@ class Coordinator(Actor):
         owner: Who holds the lease: unique to this process.
         lease_ttl_s: Seconds the lease lives without a renewal.
         retry_s: Seconds that a task waits after an abandoned round, at first.
-        selector, registry, blobs, downloads, updater: As for a master aggregator.
+        services: What it and its master aggregators work with.
     """
 
     def __init__(
@@ -60,21 +58,13 @@ class Coordinator(Actor):
         owner: str,
         lease_ttl_s: float,
         retry_s: float,
-        selector: Ref,
-        registry: Registry,
-        blobs: BlobStore,
-        downloads: Downloads,
-        updater: ModelUpdater,
+        services: Services,
     ) -> None:
         self._population = population
         self._owner = owner
         self._ttl = lease_ttl_s
         self._retry_s = retry_s
-        self._selector = selector
-        self._registry = registry
-        self._blobs = blobs
-        self._downloads = downloads
-        self._updater = updater
+        self._services = services
         self._lease: Lease | None = None
         self._decisions = self._fresh_decisions()
         self._running: dict[str, _Running] = {}
@@ -90,10 +80,12 @@ class Coordinator(Actor):
     def _keep_lease(self) -> None:
         """Takes or renews the lease; schedules itself again."""
         if self._lease is None:
-            self._lease = self._registry.leases.acquire(self._lease_name, self._owner, self._ttl)
+            self._lease = self._services.registry.leases.acquire(
+                self._lease_name, self._owner, self._ttl
+            )
             if self._lease is not None:
                 self._take_over(self._lease)
-        elif not self._registry.leases.renew(self._lease, self._ttl):
+        elif not self._services.registry.leases.renew(self._lease, self._ttl):
             self._step_down("the lease was lost")
         self.system.schedule(self._ttl / 3, self.ref, "_keep_lease")
 
@@ -101,7 +93,7 @@ class Coordinator(Actor):
         """Gives the lease up, so that a successor need not wait for it to expire."""
         if self._lease is not None:
             lease, self._lease = self._lease, None
-            self._registry.leases.release(lease)
+            self._services.registry.leases.release(lease)
 
     @property
     def _lease_name(self) -> str:
@@ -111,7 +103,7 @@ class Coordinator(Actor):
         return Population(name=self._population, retry_s=self._retry_s)
 
     def _take_over(self, lease: Lease) -> None:
-        left_open = self._registry.rounds.abandon_unfinished(lease, self._population)
+        left_open = self._services.registry.rounds.abandon_unfinished(lease, self._population)
         _log.info(
             "coordinating %s, epoch %d; %d unfinished rounds abandoned",
             self._population,
@@ -132,12 +124,12 @@ class Coordinator(Actor):
         """A task was created, paused, resumed or cancelled: look at all of them."""
         if self._lease is None:
             return
-        for task in self._registry.tasks.list(self._population):
+        for task in self._services.registry.tasks.list(self._population):
             self._decide(TaskChanged(self._view(task)))
         self._rest_if_idle()
 
     def _view(self, task: Task) -> TaskView:
-        evaluated = self._registry.rounds.last_committed(task.task_id)
+        evaluated = self._services.registry.rounds.last_committed(task.task_id)
         training = task.computation == "training"
         return TaskView(
             task_id=task.task_id,
@@ -147,7 +139,7 @@ class Coordinator(Actor):
             cohort=CohortPolicy.from_json(task.cohort),
             evaluates=task.evaluates,
             every_rounds=task.every_rounds or 0,
-            head_round=self._registry.models.head(task.task_id).round if training else 0,
+            head_round=self._services.registry.models.head(task.task_id).round if training else 0,
             last_evaluated_round=(
                 evaluated.base_model_round if evaluated is not None and not training else None
             ),
@@ -160,7 +152,7 @@ class Coordinator(Actor):
         """A master aggregator is done."""
         if self._running.pop(round_id, None) is None:
             return
-        task = self._registry.tasks.get(task_id)
+        task = self._services.registry.tasks.get(task_id)
         self._decide(
             RoundEnded(
                 task_id=task_id,
@@ -176,8 +168,8 @@ class Coordinator(Actor):
         if running is None or self._lease is None:
             return
         _log.error("round %s lost its master aggregator: %r", name, reason)
-        self._selector.ask("end_round", name, ROUND_ABANDONED)
-        self._registry.rounds.abandon(self._lease, name, "master_aggregator_lost", {})
+        self._services.selector.ask("end_round", name, ROUND_ABANDONED)
+        self._services.registry.rounds.abandon(self._lease, name, "master_aggregator_lost", {})
         self.round_ended(running.task_id, name, False)
 
     def _decide(self, event: Event) -> None:
@@ -196,7 +188,7 @@ class Coordinator(Actor):
             case StartRound():
                 self._start_round(effect)
             case CompleteTask(task_id):
-                self._registry.tasks.set_status(task_id, "active", "completed")
+                self._services.registry.tasks.set_status(task_id, "active", "completed")
                 _log.info("task %s is complete", task_id)
                 self._rest_if_idle()
             case CancelRound(_, round_id):
@@ -207,17 +199,17 @@ class Coordinator(Actor):
                 self.system.schedule(max(0.0, at - time.monotonic()), self.ref, "on_tick")
 
     def _rest_if_idle(self) -> None:
-        tasks = self._registry.tasks.list(self._population)
+        tasks = self._services.registry.tasks.list(self._population)
         if not any(task.status == "active" for task in tasks):
-            self._selector.tell("rest", self._population)
+            self._services.selector.tell("rest", self._population)
 
     def _start_round(self, start: StartRound) -> None:
         if self._lease is None:
             return
-        task = self._registry.tasks.get(start.task_id)
+        task = self._services.registry.tasks.get(start.task_id)
         plan = self._plan(task.plan_digest)
-        base = self._registry.models.get(task.evaluates or task.task_id, start.base_round)
-        round_id = self._registry.rounds.open(
+        base = self._services.registry.models.get(task.evaluates or task.task_id, start.base_round)
+        round_id = self._services.registry.rounds.open(
             self._lease, task.task_id, start.number, start.base_round
         )
         master = self.system.spawn(
@@ -232,11 +224,7 @@ class Coordinator(Actor):
                 lease=self._lease,
             ),
             coordinator=self.ref,
-            selector=self._selector,
-            registry=self._registry,
-            blobs=self._blobs,
-            downloads=self._downloads,
-            updater=self._updater,
+            services=self._services,
         )
         self._running[round_id] = _Running(task.task_id, master)
         self.system.watch(self.ref, master)
@@ -246,5 +234,5 @@ class Coordinator(Actor):
     def _plan(self, digest: str) -> PlanArchive:
         plan = self._plans.get(digest)
         if plan is None:
-            plan = self._plans[digest] = PlanArchive(get_content(self._blobs, digest))
+            plan = self._plans[digest] = PlanArchive(get_content(self._services.blobs, digest))
         return plan

@@ -18,10 +18,10 @@ from device_plan.cohort import CohortPolicy
 from device_plan.wire_pb2 import EVALUATION, GOAL_REACHED, ROUND_ABANDONED, TRAINING
 from server.actors.aggregator import Aggregator, merged
 from server.actors.runtime import Actor, Ref
+from server.actors.services import Services
 from server.aggregation.admission import Admission
 from server.assignment import Download, Opening, Work
-from server.downloads import Downloads
-from server.model_update.updater import ModelUpdater, UpdateFailed, UpdateResult
+from server.model_update.updater import UpdateFailed, UpdateResult
 from server.protocol.round import (
     Abandon,
     ApplyUpdate,
@@ -44,10 +44,9 @@ from server.protocol.round import (
     WakeAt,
 )
 from server.protocol.round import UpdateFailed as RoundUpdateFailed
-from server.storage.blobs import BlobStore, get_content, put_content
+from server.storage.blobs import get_content, put_content
 from server.storage.leases import Fenced, Lease
 from server.storage.models import Model
-from server.storage.registry import Registry
 from server.storage.tasks import Task
 
 _log = logging.getLogger(__name__)
@@ -85,31 +84,13 @@ class MasterAggregator(Actor):
     Args:
         brief: The round.
         coordinator: Its coordinator.
-        selector: Where its devices are.
-        registry: Where it commits.
-        blobs: Where checkpoints go.
-        downloads: From where devices fetch plan and checkpoint.
-        updater: Computes the model update.
+        services: What it works with.
     """
 
-    def __init__(
-        self,
-        *,
-        brief: Brief,
-        coordinator: Ref,
-        selector: Ref,
-        registry: Registry,
-        blobs: BlobStore,
-        downloads: Downloads,
-        updater: ModelUpdater,
-    ) -> None:
+    def __init__(self, *, brief: Brief, coordinator: Ref, services: Services) -> None:
         self._brief = brief
         self._coordinator = coordinator
-        self._selector = selector
-        self._registry = registry
-        self._blobs = blobs
-        self._downloads = downloads
-        self._updater = updater
+        self._services = services
         self._training = brief.task.computation == "training"
         self._round = Round(
             round_id=brief.round_id, policy=brief.cohort, opened_at=time.monotonic()
@@ -128,7 +109,7 @@ class MasterAggregator(Actor):
 
     def on_tick(self) -> None:
         """The state machine asked to be woken about now."""
-        waiting = self._selector.ask("waiting", self._brief.round_id)
+        waiting = self._services.selector.ask("waiting", self._brief.round_id)
         if waiting is not None:
             self.on_event(PoolChanged(waiting))
         self.on_event(Tick())
@@ -156,7 +137,7 @@ class MasterAggregator(Actor):
             case OpenSelection():
                 self._open_selection(effect)
             case CloseSelection(count):
-                taken = self._selector.ask("take", self._brief.round_id, count)
+                taken = self._services.selector.ask("take", self._brief.round_id, count)
                 return DevicesSelected(taken)
             case Configure(sessions, deadline_at):
                 self._configure(sessions, deadline_at)
@@ -171,7 +152,7 @@ class MasterAggregator(Actor):
         return None
 
     def _open_selection(self, effect: OpenSelection) -> None:
-        self._selector.ask(
+        self._services.selector.ask(
             "open_selection",
             Opening(
                 round_id=self._brief.round_id,
@@ -198,29 +179,35 @@ class MasterAggregator(Actor):
         )
         work = Work(
             plan=self._publish(plan.device_part()),
-            checkpoint=self._publish(get_content(self._blobs, self._brief.base.checkpoint_sha256)),
+            checkpoint=self._publish(
+                get_content(self._services.blobs, self._brief.base.checkpoint_sha256)
+            ),
             admission=admission,
             aggregators=self._aggregators,
             deadline_at=deadline_at,
         )
-        self._selector.ask("configure", self._brief.round_id, sessions, work)
+        self._services.selector.ask("configure", self._brief.round_id, sessions, work)
 
     def _publish(self, data: bytes) -> Download:
-        return Download(sha256=self._downloads.publish(data), size=len(data))
+        return Download(sha256=self._services.downloads.publish(data), size=len(data))
 
     def _close_reporting(self) -> Event:
         # The sums are closed first: an update that is being added just now is
         # either in, or told that the goal is reached.
         parts = [aggregator.ask("close") for aggregator in self._aggregators]
-        self._selector.ask("end_round", self._brief.round_id, GOAL_REACHED)
+        self._services.selector.ask("end_round", self._brief.round_id, GOAL_REACHED)
         sums, accepted = merged(parts)
         self._sums = dict(sums)
         return SumsCollected(accepted)
 
     def _apply_update(self) -> Event:
-        state = get_content(self._blobs, self._brief.base.state_sha256) if self._training else None
+        state = (
+            get_content(self._services.blobs, self._brief.base.state_sha256)
+            if self._training
+            else None
+        )
         try:
-            self._result = self._updater.apply(
+            self._result = self._services.updater.apply(
                 self._brief.plan, self._brief.task.computation, state, self._sums
             )
         except UpdateFailed as error:
@@ -236,16 +223,16 @@ class MasterAggregator(Actor):
             if self._training:
                 assert result.state is not None
                 assert result.checkpoint is not None
-                done = self._registry.rounds.commit_training(
+                done = self._services.registry.rounds.commit_training(
                     brief.lease,
                     brief.round_id,
-                    put_content(self._blobs, result.state),
-                    put_content(self._blobs, result.checkpoint),
+                    put_content(self._services.blobs, result.state),
+                    put_content(self._services.blobs, result.checkpoint),
                     result.metrics,
                     statistics,
                 )
             else:
-                done = self._registry.rounds.commit_evaluation(
+                done = self._services.registry.rounds.commit_evaluation(
                     brief.lease, brief.round_id, result.metrics, statistics
                 )
         except Fenced:
@@ -257,9 +244,9 @@ class MasterAggregator(Actor):
 
     def _abandon(self, reason: str, detail: str) -> None:
         _log.info("round %s abandoned: %s %s", self._brief.round_id, reason, detail)
-        self._selector.ask("end_round", self._brief.round_id, ROUND_ABANDONED)
+        self._services.selector.ask("end_round", self._brief.round_id, ROUND_ABANDONED)
         try:
-            self._registry.rounds.abandon(
+            self._services.registry.rounds.abandon(
                 self._brief.lease, self._brief.round_id, reason, self._round.statistics
             )
         except Fenced:
