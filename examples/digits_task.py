@@ -42,12 +42,12 @@ task = FederatedTask(
     evaluation=EvaluationPolicy(
         every_rounds=4,
         cohort=CohortPolicy(
-            goal_count=16,
-            over_selection=1.2,
-            minimum_fraction=0.3,
+            goal_count=12,
+            over_selection=1.25,
+            minimum_fraction=0.4,
             selection_window_s=1.0,
-            selection_timeout_s=2.5,
-            reporting_window_s=3.0,
+            selection_timeout_s=6.0,
+            reporting_window_s=4.0,
         ),
     ),
     rounds=20,

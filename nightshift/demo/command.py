@@ -52,9 +52,10 @@ LOOK_S = 0.4
 )
 @click.option(
     "--devices",
-    type=click.IntRange(60, 1500),
+    type=click.IntRange(60, 350),
     default=120,
-    help="Virtual devices. They share 1,797 scans: the more devices, the fewer each has.",
+    help="Virtual devices. They share 1,797 scans: the more devices, the fewer each has, and "
+    "with fewer than five a device does not train.",
 )
 @click.option("--rounds", type=click.IntRange(1, 1000), default=20, help="Rounds to commit.")
 @click.option(
@@ -91,8 +92,8 @@ LOOK_S = 0.4
 @click.option(
     "--timeout",
     type=click.FloatRange(min=1.0),
-    default=300.0,
-    help="Give up after this many seconds.",
+    default=90.0,
+    help="Give up when nothing has been committed for this many seconds.",
 )
 def demo(data_dir: Path, timeout: float, **options: Any) -> None:
     """Train a model of handwritten digits on 100+ virtual devices, here and now.
@@ -176,20 +177,22 @@ def _run(
         )
     fleet = children.start("fleet", "fleet", *_fleet_options(data_dir, url, plan, options))
 
-    course = Course()
+    course, news_at = Course(), time.monotonic()
     with screen.course() as show:
-        while not course.finished and time.monotonic() < started + timeout:
+        while not course.finished:
             server.check()
             fleet.check()
-            course = observe(client, *created)
+            before, course = course, observe(client, *created)
             show(course)
+            if course.progress != before.progress:
+                news_at = time.monotonic()
+            elif time.monotonic() > news_at + timeout:
+                raise ChildFailed(
+                    f"nothing was committed for {timeout:g} s: {len(course.committed)} of "
+                    f"{options['rounds']} rounds are, {len(course.abandoned)} were abandoned"
+                )
             time.sleep(0.0 if course.finished else LOOK_S)
     children.end(fleet)
-    if not course.finished:
-        raise ChildFailed(
-            f"not finished after {timeout:g} s: {len(course.committed)} of {options['rounds']} "
-            f"rounds are committed, {len(course.abandoned)} were abandoned"
-        )
     # Devices tell their sessions' shapes at the next check-in; the last ones never do.
     course = observe(client, *created)
     model = data_dir / "model.safetensors"
@@ -215,14 +218,14 @@ def _obtain_plan(
 
 def _compile(plan: Path, children: Children, screen: Screen) -> None:
     checks = plan.with_suffix(".checks.txt")
-    with screen.step("Compiling the plan with TensorFlow Federated") as detail:
+    with screen.step("Compiling the plan") as detail:
         build = children.start(
             *("plan", "plan", "build", str(_example()), "-o", str(plan)),
             output=checks,
             environment={"COLUMNS": str(screen.console.width)},
         )
         while build.running():
-            detail(build.last_line())
+            detail(build.last_line().removesuffix("…"))
             time.sleep(0.1)
         build.wait()
     screen.say(checks.read_text().rstrip())

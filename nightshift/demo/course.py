@@ -43,6 +43,11 @@ class Course:
         return [record for record in self.rounds if record["outcome"] == "abandoned"]
 
     @property
+    def progress(self) -> tuple[int, int]:
+        """Committed rounds and evaluations."""
+        return len(self.committed), len(self.evaluations)
+
+    @property
     def finished(self) -> bool:
         """Every round is trained, and the last model is evaluated."""
         if self.training.get("status") != "completed":

@@ -42,7 +42,7 @@ class Screen:
             yield lambda _: None
             return
         with self.console.status(f"{what} …") as status:
-            yield lambda detail: status.update(Text(f"{what} … {detail}", overflow="ellipsis"))
+            yield lambda detail: status.update(Text(f"{what}: {detail} …"))
 
     def say(self, text: str) -> None:
         """Plain text that stays; lines are never broken."""
@@ -119,16 +119,16 @@ def waiting_for(course: Course) -> Text:
     if course.finished:
         return Text("")
     if course.training.get("status") == "completed":
-        what = f"model {course.training['head_round']} is being measured on held-out devices"
+        what = f"measuring model {course.training['head_round']}"
     elif course.open_rounds:
         what = f"round {course.open_rounds[-1]['base_model_round'] + 1} is open"
     else:
-        what = "waiting for the next round"
+        what = "between rounds"
     now = course.population.get("now", {})
     waiting, computing = int(now.get("waiting", 0)), int(now.get("selected", 0))
     uploading = int(now.get("reported", 0) + now.get("adding", 0))
     return Text(
-        f"{what}: {waiting} devices wait to be selected, {computing} compute, {uploading} upload",
+        f"{what}; devices: {waiting} waiting, {computing} computing, {uploading} uploading",
         style="dim",
     )
 

@@ -157,9 +157,12 @@ def test_a_row_of_the_table_is_one_line_of_80_columns() -> None:
 @pytest.mark.parametrize(
     ("seen", "expected"),
     [
-        (course("active", 3, (0,)), "round 4 is open: 3 devices wait to be selected, 2 compute"),
-        (course(evaluated=(0, 4)), "model 5 is being measured on held-out devices"),
-        (Course(), "waiting for the next round"),
+        (
+            course("active", 3, (0,)),
+            "round 4 is open; devices: 3 waiting, 2 computing, 1 uploading",
+        ),
+        (course(evaluated=(0, 4)), "measuring model 5; devices: 3 waiting"),
+        (Course(), "between rounds"),
     ],
 )
 def test_the_screen_says_what_is_waited_for(seen: Course, expected: str) -> None:
