@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 import sys
 import time
@@ -231,7 +232,8 @@ def _description(archive: PlanArchive) -> dict[str, Any]:
             for name, signature in sorted(manifest.signatures.items())
         },
         "weight_tensor": manifest.weight_tensor,
-        "max_weight": manifest.max_weight,
+        # JSON has no infinity.
+        "max_weight": manifest.max_weight if math.isfinite(manifest.max_weight) else None,
         "ops": [{"name": op.name, "version": op.version, "count": op.count} for op in manifest.ops],
         "min_runtime_version": manifest.min_runtime_version,
         "runtimes": [
@@ -277,7 +279,7 @@ def _print_plan(archive: PlanArchive) -> None:
             f"{selector.min_examples} to {selector.max_examples} of {selector.collection!r}"
             + (f" where {selector.criteria}" if selector.criteria else ""),
         ),
-        ("weight", f"{manifest.weight_tensor or 'none'}, at most {manifest.max_weight:g}"),
+        ("weight", _weight(manifest)),
         ("runtime", f"TFLite {manifest.min_runtime_version or 'of any version'} or newer"),
         ("operations", _operations(manifest)),
         ("rounds", f"{schedule['rounds']} of {schedule['cohort']['goal_count']} updates"),
@@ -295,6 +297,14 @@ def _print_plan(archive: PlanArchive) -> None:
         tensors.add_section()
     console.print(tensors)
     console.print(_checks_table(archive.checks.get("checks", [])))
+
+
+def _weight(manifest: PlanManifest) -> str:
+    if not manifest.weight_tensor:
+        return "none: updates are summed as they are"
+    if not math.isfinite(manifest.max_weight):
+        return f"{manifest.weight_tensor}, the author's own, without a known bound"
+    return f"{manifest.weight_tensor}, at most {manifest.max_weight:g}"
 
 
 def _operations(manifest: PlanManifest) -> str:

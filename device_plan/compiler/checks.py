@@ -100,7 +100,8 @@ def report(checks: Iterable[Check]) -> dict[str, Any]:
 def worst_difference(checks: Iterable[Check]) -> float:
     """The largest median difference to TFF among the equality checks."""
     return max(
-        (check.figures["median"] for check in checks if "median" in check.figures), default=0.0
+        (check.figures["median"] for check in checks if check.figures.get("median") is not None),
+        default=0.0,
     )
 
 
@@ -242,5 +243,15 @@ def _equality(
         passed,
         f"relative difference {median:.1e}, {comparison} {MAX_DIFFERENCE:.0e} "
         f"({len(SEEDS)} seeds, {rows} examples)",
-        {"median": median, "largest": max(differences), "examples": rows, "seeds": len(SEEDS)},
+        {
+            "median": _rounded(median),
+            "largest": _rounded(max(differences)),
+            "examples": rows,
+            "seeds": len(SEEDS),
+        },
     )
+
+
+def _rounded(difference: float) -> float | None:
+    """Two digits, so that the last bits of a sum do not change a plan's bytes; None if infinite."""
+    return float(f"{difference:.1e}") if math.isfinite(difference) else None

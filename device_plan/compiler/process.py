@@ -99,10 +99,10 @@ def _cause(what: str) -> str:
 
 
 def _secure(form: Any) -> str:
-    names = ("secure_sum_bitwidth", "secure_sum", "secure_modular_sum")
-    result = form.work.type_signature.result
-    count = sum(1 for part in range(1, len(result)) for _ in tff.structure.flatten(result[part]))
-    return f"{count} tensor{'s' if count != 1 else ''} (tff.federated_{names[0]} and the like)"
+    # work gives (what is summed in the clear, and three structs of what is summed securely).
+    _, *secure = form.work.type_signature.result
+    count = sum(len(tff.structure.flatten(part)) for part in secure)
+    return f"{count} tensor{'s' if count != 1 else ''}"
 
 
 def _first_line(error: Exception) -> str:

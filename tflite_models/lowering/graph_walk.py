@@ -13,11 +13,12 @@ from typing import Any
 from tensorflow.core.framework import function_pb2, graph_pb2
 from tensorflow.python.framework import op_def_registry
 
+# Importing `shapes` and `variables` enters their handlers in the table.
 from tflite_models.lowering import (
     control_flow,
     dataset,
-    shapes,
-    variables,
+    shapes,  # noqa: F401
+    variables,  # noqa: F401
 )
 from tflite_models.lowering.control_flow import Conditions
 from tflite_models.lowering.emit import emit, fold
@@ -27,8 +28,6 @@ from tflite_models.lowering.handlers import HANDLERS
 from tflite_models.lowering.node import Node, node_name
 from tflite_models.lowering.rules import REFUSED, RULES
 from tflite_models.lowering.values import Value, is_handle
-
-__all__ = ["GraphWalk", "control_flow", "dataset", "shapes", "variables"]
 
 #: Prefixes of operations that change a variable.
 _EFFECTS = ("Assign", "ResourceScatter", "ResourceApply")
