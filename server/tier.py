@@ -90,6 +90,18 @@ class EmbeddedTier:
         self.updater.close()
         self._engine.dispose()
 
+    def populations_without_lease(self) -> list[str]:
+        """Those for which no round can start now."""
+        without = []
+        for name, coordinator in self.coordinators.items():
+            try:
+                holds = coordinator.ask("holds_lease")
+            except (ActorDied, AskTimeout):
+                holds = False
+            if not holds:
+                without.append(name)
+        return without
+
     def create_tasks(
         self, plan: PlanArchive, *, rounds: int | None = None, goal_count: int | None = None
     ) -> list[str]:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from device_plan.archive import PlanArchive
+from device_plan.archive import MalformedPlan, PlanArchive
 from device_plan.cohort import CohortPolicy
 from device_plan.wire_pb2 import ROUND_ABANDONED
 from server.actors.master_aggregator import Brief, MasterAggregator
@@ -24,7 +24,8 @@ from server.protocol.population import (
     Tick,
     WakeAt,
 )
-from server.storage.blobs import get_content
+from server.storage.blobs import BlobDamaged, BlobNotFound, get_content
+from server.storage.errors import NotFound
 from server.storage.leases import Fenced, Lease
 from server.storage.tasks import Task
 
@@ -162,6 +163,10 @@ class Coordinator(Actor):
             )
         )
 
+    def round_not_started(self, task_id: str) -> None:
+        """What the task needs is missing or damaged."""
+        self._decide(RoundEnded(task_id=task_id, round_id="", committed=False))
+
     def on_death(self, name: str, reason: BaseException | None) -> None:
         """A master aggregator has ended; if it had not said so, its round failed."""
         running = self._running.get(name)
@@ -185,8 +190,13 @@ class Coordinator(Actor):
 
     def _carry_out(self, effect: Effect) -> None:
         match effect:
-            case StartRound():
-                self._start_round(effect)
+            case StartRound(task_id=task_id):
+                try:
+                    self._start_round(effect)
+                except (NotFound, BlobNotFound, BlobDamaged, MalformedPlan):
+                    # Nothing that a restart would mend: the task backs off, and others go on.
+                    _log.exception("a round of task %s cannot be started", task_id)
+                    self.ref.tell("round_not_started", task_id)
             case CompleteTask(task_id):
                 self._services.registry.tasks.set_status(task_id, "active", "completed")
                 _log.info("task %s is complete", task_id)

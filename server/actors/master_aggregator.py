@@ -15,7 +15,13 @@ import numpy as np
 
 from device_plan.archive import PlanArchive
 from device_plan.cohort import CohortPolicy
-from device_plan.wire_pb2 import EVALUATION, GOAL_REACHED, ROUND_ABANDONED, TRAINING
+from device_plan.wire_pb2 import (
+    EVALUATION,
+    GOAL_REACHED,
+    ROUND_ABANDONED,
+    ROUND_OVER,
+    TRAINING,
+)
 from server.actors.aggregator import Aggregator, merged
 from server.actors.runtime import Actor, Ref
 from server.actors.services import Services
@@ -44,6 +50,7 @@ from server.protocol.round import (
     WakeAt,
 )
 from server.protocol.round import UpdateFailed as RoundUpdateFailed
+from server.protocol.round_messages import ClosingReason
 from server.storage.blobs import get_content, put_content
 from server.storage.leases import Fenced, Lease
 from server.storage.models import Model
@@ -141,8 +148,8 @@ class MasterAggregator(Actor):
                 return DevicesSelected(taken)
             case Configure(sessions, deadline_at):
                 self._configure(sessions, deadline_at)
-            case CloseReporting():
-                return self._close_reporting()
+            case CloseReporting(reason):
+                return self._close_reporting(reason)
             case ApplyUpdate():
                 return self._apply_update()
             case Commit():
@@ -191,11 +198,12 @@ class MasterAggregator(Actor):
     def _publish(self, data: bytes) -> Download:
         return Download(sha256=self._services.downloads.publish(data), size=len(data))
 
-    def _close_reporting(self) -> Event:
+    def _close_reporting(self, reason: ClosingReason) -> Event:
         # The sums are closed first: an update that is being added just now is
         # either in, or told that the goal is reached.
         parts = [aggregator.ask("close") for aggregator in self._aggregators]
-        self._services.selector.ask("end_round", self._brief.round_id, GOAL_REACHED)
+        told = GOAL_REACHED if reason == "goal_reached" else ROUND_OVER
+        self._services.selector.ask("end_round", self._brief.round_id, told)
         sums, accepted = merged(parts)
         self._sums = dict(sums)
         return SumsCollected(accepted)

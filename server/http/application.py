@@ -41,11 +41,7 @@ def create_app(tier: EmbeddedTier) -> Flask:
 
     @app.get("/readyz")
     def readyz() -> tuple[dict[str, Any], int]:
-        waiting = [
-            name
-            for name, coordinator in tier.coordinators.items()
-            if not coordinator.ask("holds_lease")
-        ]
+        waiting = tier.populations_without_lease()
         ready = not waiting and tier.updater.ready
         status: dict[str, Any] = {
             "ready": ready,

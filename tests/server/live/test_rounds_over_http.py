@@ -75,7 +75,7 @@ def test_stragglers_are_cut_off(server: Server, mean_plan: Path) -> None:
     statistics = task.round(live.round_id)["statistics"]
     assert statistics["closed_by"] == "window_elapsed"
     assert statistics["unfinished"] == 1
-    assert_refused(straggler.put(b"x", offset=0, total=10), 409, "GOAL_REACHED")
+    assert_refused(straggler.put(b"x", offset=0, total=10), 410, "ROUND_OVER")
 
 
 def test_a_round_with_too_few_devices_in_its_window_is_abandoned(
