@@ -19,7 +19,7 @@ def process_fn(model_fn):
 
     return tff.learning.algorithms.build_weighted_fed_avg(
         model_fn,
-        client_optimizer_fn=tff.learning.optimizers.build_sgdm(learning_rate=0.2),
+        client_optimizer_fn=tff.learning.optimizers.build_sgdm(learning_rate=0.4),
         server_optimizer_fn=tff.learning.optimizers.build_sgdm(learning_rate=1.0, momentum=0.7),
     )
 
@@ -46,8 +46,8 @@ task = FederatedTask(
             over_selection=1.25,
             minimum_fraction=0.4,
             selection_window_s=1.0,
-            selection_timeout_s=6.0,
-            reporting_window_s=4.0,
+            selection_timeout_s=3.0,
+            reporting_window_s=3.0,
         ),
     ),
     rounds=20,
