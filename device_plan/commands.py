@@ -268,7 +268,6 @@ def _print_plan(archive: PlanArchive) -> None:
     overview = Table(title=f"Plan {manifest.name}", title_justify="left", show_header=False)
     for label, value in (
         ("population", manifest.population),
-        ("digest", archive.digest),
         (
             "bytes",
             f"{size:,}; a device downloads {device_bytes:,} once and {model_bytes:,} a round",
@@ -287,6 +286,8 @@ def _print_plan(archive: PlanArchive) -> None:
     ):
         overview.add_row(label, value)
     console.print(overview)
+    # Not in the table, which would break it in two on a narrow terminal.
+    click.echo(f"digest {archive.digest}")
     tensors = Table(title="Tensors", title_justify="left")
     for column in ("part", "name", "dtype", "shape"):
         tensors.add_column(column)
