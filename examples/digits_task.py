@@ -19,7 +19,7 @@ def process_fn(model_fn):
 
     return tff.learning.algorithms.build_weighted_fed_avg(
         model_fn,
-        client_optimizer_fn=tff.learning.optimizers.build_sgdm(learning_rate=0.4),
+        client_optimizer_fn=tff.learning.optimizers.build_sgdm(learning_rate=0.5),
         server_optimizer_fn=tff.learning.optimizers.build_sgdm(learning_rate=1.0, momentum=0.7),
     )
 
@@ -30,7 +30,7 @@ task = FederatedTask(
     model_fn=digits.model_fn,
     process_fn=process_fn,
     batch_size=5,
-    epochs=10,
+    epochs=5,
     examples=ExampleSelector(collection="digits", min_examples=5, max_examples=200),
     cohort=CohortPolicy(
         goal_count=24,

@@ -57,7 +57,7 @@ LOOK_S = 0.4
     help="Virtual devices. They share 1,797 scans: the more devices, the fewer each has, and "
     "with fewer than five a device does not train.",
 )
-@click.option("--rounds", type=click.IntRange(1, 1000), default=20, help="Rounds to commit.")
+@click.option("--rounds", type=click.IntRange(1, 1000), default=30, help="Rounds to commit.")
 @click.option(
     "--seed",
     type=click.IntRange(min=0),
@@ -117,7 +117,7 @@ def demo(data_dir: Path, timeout: float, **options: Any) -> None:
     \b
     Examples:
       nightshift demo
-      nightshift demo --devices 300 --rounds 40      # more devices, longer
+      nightshift demo --devices 300 --rounds 60      # more devices, longer
       nightshift demo --concentration 0.1            # few kinds of digits a device
       nightshift demo --interrupt-rate 0.3 --vanish-rate 0.2      # a bad night
 
@@ -262,7 +262,7 @@ def _fleet_options(
         "interrupt-rate": options["interrupt_rate"],
         "vanish-rate": options["vanish_rate"],
         "vanish-seconds": options["night_seconds"],
-        "night-fraction": 0.75,
+        "night-fraction": 0.9,
     }
     return [part for name, value in settings.items() for part in (f"--{name}", str(value))]
 

@@ -115,7 +115,7 @@ def print_summary(summary: dict[str, Any], directory: Path, console: Console) ->
         f"  nightshift serve --data-dir {directory / 'server'}     # look around after the demo\n"
         f"  nightshift task list --data-dir {directory / 'server'}\n"
         f"  nightshift plan show {directory / 'digits.plan'}\n"
-        "  nightshift demo --devices 300 --rounds 40 --seed 2\n"
+        "  nightshift demo --devices 300 --rounds 60 --seed 2\n"
         "  and examples/digits_task.py: change the model, build your own plan",
         highlight=False,
         markup=False,
