@@ -8,6 +8,7 @@ runtime does; computing is left out.
 import asyncio
 import base64
 import hashlib
+import random
 import time
 from dataclasses import dataclass, field
 
@@ -64,6 +65,7 @@ class VirtualDevice:
         self._update = update
         self._tally = tally
         self._number = number
+        self._random = random.Random(number)
         self._download = download
         digest = base64.b64encode(google_crc32c.value(update).to_bytes(4, "big")).decode()
         self._chunk_headers = (
@@ -93,7 +95,7 @@ class VirtualDevice:
         if told.WhichOneof("outcome") != "assignment":
             if told.HasField("rejection"):
                 self._tally.refuse(told.rejection.reason)
-            await asyncio.sleep(told.retry_windows.if_rejected.min_delay_ms / 1000)
+            await self._pause(told.retry_windows.if_rejected)
             return False
         if not self._tally.first_assignment_at:
             self._tally.first_assignment_at = time.perf_counter()
@@ -110,11 +112,18 @@ class VirtualDevice:
         await self._request(
             "PUT", assignment.upload.path, token + self._chunk_headers, self._update
         )
-        if await self._request("POST", f"{session}/submit", token + PROTOBUF) is None:
-            return False
+        submitted = wire.SubmitResponse.FromString(
+            await self._request("POST", f"{session}/submit", token + PROTOBUF)
+        )
         self._tally.accepted += 1
         self._tally.last_accepted_at = time.perf_counter()
+        await self._pause(submitted.retry_windows.if_accepted)
         return True
+
+    async def _pause(self, window: wire.RetryWindow) -> None:
+        """A uniform time inside the window, as every device draws it."""
+        delay_ms = self._random.uniform(window.min_delay_ms, window.max_delay_ms)
+        await asyncio.sleep(delay_ms / 1000)
 
     async def _check_in(self, attempt: int) -> wire.CheckInResponse:
         message = wire.CheckInRequest(
