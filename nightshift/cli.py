@@ -8,6 +8,7 @@ something wins. Listing the commands imports none of them.
 
 import logging
 import os
+import signal
 import sys
 import tempfile
 import tomllib
@@ -145,6 +146,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
+        # An impatient second Ctrl-C must not turn the exit code into a death by signal
+        # while Python winds up.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         click.echo("Interrupted.", err=True)
         return EXIT_INTERRUPTED
     except BrokenPipeError:

@@ -53,7 +53,8 @@ class EmbeddedTier:
     def __init__(self, configuration: ServerConfiguration) -> None:
         self.configuration = configuration
         self.secrets = ServerSecrets.load_or_create(configuration.data_dir)
-        self.blobs = LocalBlobs(root=configuration.data_dir / "blobs")
+        # `nightshift serve` locks the directory: what a killed server left unfinished goes.
+        self.blobs = LocalBlobs(root=configuration.data_dir / "blobs", sole=True)
         self._engine = open_database(configuration.database_url)
         self.registry = Registry(engine=self._engine)
         self.downloads = Downloads()

@@ -72,13 +72,15 @@ class LocalBlobs(BlobStore):
 
     Args:
         root: The directory; it is made if it does not exist.
+        sole: Nobody else uses the directory now: whatever is unfinished in it
+            belongs to a writer that died, and is removed at once.
     """
 
-    def __init__(self, *, root: Path) -> None:
+    def __init__(self, *, root: Path, sole: bool = False) -> None:
         self._root = root
         self._incoming = root / _INCOMING
         self._incoming.mkdir(parents=True, exist_ok=True)
-        self._sweep()
+        self._sweep(0.0 if sole else _ABANDONED_AFTER_S)
 
     def get(self, key: str) -> bytes:
         try:
@@ -143,10 +145,10 @@ class LocalBlobs(BlobStore):
         directory.mkdir(exist_ok=True)
         _sync_directory(directory.parent)
 
-    def _sweep(self) -> None:
+    def _sweep(self, older_than_s: float) -> None:
         for unfinished in self._incoming.iterdir():
             with suppress(FileNotFoundError):
-                if time.time() - unfinished.stat().st_mtime > _ABANDONED_AFTER_S:
+                if time.time() - unfinished.stat().st_mtime >= older_than_s:
                     unfinished.unlink()
 
 

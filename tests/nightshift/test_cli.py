@@ -1,6 +1,7 @@
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -10,6 +11,14 @@ from nightshift import __version__, cli
 from nightshift.lazy_group import LazyCommand
 
 Run = Callable[..., int]
+
+
+@pytest.fixture(autouse=True)
+def still_interruptible() -> Iterator[None]:
+    """The command line ignores Ctrl-C once it is ending; the tests go on."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @click.command()

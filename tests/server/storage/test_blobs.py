@@ -130,6 +130,14 @@ def test_what_a_dead_writer_left_is_removed_a_day_later(tmp_path: Path) -> None:
     assert [old.exists(), new.exists()] == [False, True]
 
 
+def test_what_a_dead_writer_left_is_removed_at_once_by_the_only_user(tmp_path: Path) -> None:
+    LocalBlobs(root=tmp_path).put_new("whole", b"an object")
+    (tmp_path / ".incoming" / "part").write_bytes(b"part of an obj")
+    blobs = LocalBlobs(root=tmp_path, sole=True)
+    assert list((tmp_path / ".incoming").iterdir()) == []
+    assert blobs.get("whole") == b"an object"
+
+
 @given(data=st.binary(max_size=1000))
 def test_content_is_found_by_its_digest(
     tmp_path_factory: pytest.TempPathFactory, data: bytes
