@@ -144,6 +144,7 @@ def test_a_device_finds_no_task_where_none_is_open(server: Server, mean_plan: Pa
     # A round that was just opened takes a moment to be cancelled.
     eventually(lambda: all(record["outcome"] != "open" for record in task.rounds()))
     eventually(lambda: finds_no_task(Device(server, task.population)))
+    assert rejection(Device(server, task.population)).reason == wire.NO_TASK
 
 
 def test_a_paused_task_finishes_its_round_and_begins_no_other_until_it_is_resumed(
