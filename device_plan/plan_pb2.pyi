@@ -54,7 +54,7 @@ class Runtime(_message.Message):
     def __init__(self, name: _Optional[str] = ..., relative_difference: _Optional[float] = ...) -> None: ...
 
 class PlanManifest(_message.Message):
-    __slots__ = ("format_version", "name", "population", "checkpoint", "examples", "update", "metrics", "signatures", "batch_size", "epochs", "example_selector", "weight_tensor", "max_weight", "ops", "min_runtime_version", "runtimes", "graph_sha256")
+    __slots__ = ("format_version", "name", "population", "checkpoint", "examples", "update", "metrics", "signatures", "batch_size", "epochs", "example_selector", "weight_tensor", "max_weight", "ops", "min_runtime_version", "runtimes", "graph_sha256", "variant", "seeded", "predictions")
     class SignaturesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -79,6 +79,9 @@ class PlanManifest(_message.Message):
     MIN_RUNTIME_VERSION_FIELD_NUMBER: _ClassVar[int]
     RUNTIMES_FIELD_NUMBER: _ClassVar[int]
     GRAPH_SHA256_FIELD_NUMBER: _ClassVar[int]
+    VARIANT_FIELD_NUMBER: _ClassVar[int]
+    SEEDED_FIELD_NUMBER: _ClassVar[int]
+    PREDICTIONS_FIELD_NUMBER: _ClassVar[int]
     format_version: int
     name: str
     population: str
@@ -96,7 +99,10 @@ class PlanManifest(_message.Message):
     min_runtime_version: str
     runtimes: _containers.RepeatedCompositeFieldContainer[Runtime]
     graph_sha256: str
-    def __init__(self, format_version: _Optional[int] = ..., name: _Optional[str] = ..., population: _Optional[str] = ..., checkpoint: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., examples: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., update: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., metrics: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., signatures: _Optional[_Mapping[str, Signature]] = ..., batch_size: _Optional[int] = ..., epochs: _Optional[int] = ..., example_selector: _Optional[_Union[ExampleSelector, _Mapping]] = ..., weight_tensor: _Optional[str] = ..., max_weight: _Optional[float] = ..., ops: _Optional[_Iterable[_Union[OpCount, _Mapping]]] = ..., min_runtime_version: _Optional[str] = ..., runtimes: _Optional[_Iterable[_Union[Runtime, _Mapping]]] = ..., graph_sha256: _Optional[str] = ...) -> None: ...
+    variant: str
+    seeded: bool
+    predictions: _containers.RepeatedCompositeFieldContainer[TensorSpec]
+    def __init__(self, format_version: _Optional[int] = ..., name: _Optional[str] = ..., population: _Optional[str] = ..., checkpoint: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., examples: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., update: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., metrics: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., signatures: _Optional[_Mapping[str, Signature]] = ..., batch_size: _Optional[int] = ..., epochs: _Optional[int] = ..., example_selector: _Optional[_Union[ExampleSelector, _Mapping]] = ..., weight_tensor: _Optional[str] = ..., max_weight: _Optional[float] = ..., ops: _Optional[_Iterable[_Union[OpCount, _Mapping]]] = ..., min_runtime_version: _Optional[str] = ..., runtimes: _Optional[_Iterable[_Union[Runtime, _Mapping]]] = ..., graph_sha256: _Optional[str] = ..., variant: _Optional[str] = ..., seeded: bool = ..., predictions: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ...) -> None: ...
 
 class GraphFunction(_message.Message):
     __slots__ = ("graph_def", "initialize_op", "inputs", "outputs")
