@@ -6,12 +6,15 @@ functions that the author gives do, when the plan is compiled.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from device_plan.cohort import CohortPolicy
+from device_plan.limits import ResourceLimits
+from device_plan.predicates import Predicate
+from device_plan.proxy_data import ProxyData
 
 #: Returns a new tff.learning.models.VariableModel, e.g. from tff.learning.models.from_keras_model.
 ModelFunction: TypeAlias = Callable[[], Any]
@@ -21,6 +24,9 @@ ProcessFunction: TypeAlias = Callable[[ModelFunction], Any]
 
 #: Given a generator and a count, returns that many plausible examples, by feature name.
 SampleFunction: TypeAlias = Callable[[np.random.Generator, int], Mapping[str, np.ndarray]]
+
+#: Returns proxy data; called only when something is simulated.
+ProxyFunction: TypeAlias = Callable[[], ProxyData]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +104,16 @@ class FederatedTask:
     #: Examples for the release checks. Without it they are random: features
     #: in [0, 1), labels among the model's classes.
     sample_fn: SampleFunction | None = None
+    #: Simulated clients for `nightshift task simulate` and the predicates.
+    proxy_fn: ProxyFunction | None = None
+    #: What the model must achieve in simulation before the plan may be released.
+    predicates: tuple[Predicate, ...] = ()
+    #: What a session may use of a device.
+    limits: ResourceLimits = field(default_factory=ResourceLimits)
+    #: Who answers for the task; "" takes the name that git is configured with.
+    author: str = ""
+    #: Who reviewed it; "" if nobody did.
+    reviewer: str = ""
 
     def __post_init__(self) -> None:
         for name in ("name", "population"):
@@ -107,12 +123,31 @@ class FederatedTask:
         for name in ("model_fn", "process_fn"):
             if not callable(getattr(self, name)):
                 raise ValueError(f"{name} must be a function, not {getattr(self, name)!r}")
+        for name in ("sample_fn", "proxy_fn"):
+            value = getattr(self, name)
+            if value is not None and not callable(value):
+                raise ValueError(f"{name} must be a function or None, not {value!r}")
+        for name in ("author", "reviewer"):
+            value = getattr(self, name)
+            if not isinstance(value, str) or value.strip() != value:
+                raise ValueError(f"{name} must be a text without spaces around it, not {value!r}")
         for name in ("batch_size", "epochs", "rounds"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must be from 0 to 2^32 - 1, not {self.seed}")
+        if not isinstance(self.predicates, tuple) or not all(
+            isinstance(predicate, Predicate) for predicate in self.predicates
+        ):
+            raise ValueError(
+                "predicates must be a tuple of device_plan.predicates.Predicate, "
+                f"not {self.predicates!r}"
+            )
+        if not isinstance(self.limits, ResourceLimits):
+            raise ValueError(
+                f"limits must be device_plan.limits.ResourceLimits, not {self.limits!r}"
+            )
 
     def schedule(self) -> dict[str, Any]:
         """The author's wishes for running the task, as the plan archive keeps them."""
