@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from device_plan.archive import write_archive
+from device_plan.archive import DevicePart, write_archive
 from device_plan.checkpoint import encode
 from device_plan.cohort import CohortPolicy
 from device_plan.plan_pb2 import Binding, GraphFunction, PlanManifest, ServerPart, TensorSpec
@@ -98,16 +98,20 @@ def _write(path: Path, parameters: int, goal_count: int) -> None:
     )
     path.write_bytes(
         write_archive(
-            manifest=PlanManifest(
-                name="mean",
-                population=POPULATION,
-                checkpoint=state,
-                update=sums,
-                metrics=metrics,
-                weight_tensor="weight",
-                max_weight=1e6,
-            ),
-            graph=b"none: these devices compute nothing",
+            variants=[
+                DevicePart(
+                    manifest=PlanManifest(
+                        name="mean",
+                        population=POPULATION,
+                        checkpoint=state,
+                        update=sums,
+                        metrics=metrics,
+                        weight_tensor="weight",
+                        max_weight=1e6,
+                    ),
+                    graph=b"none: these devices compute nothing",
+                )
+            ],
             training=part,
             evaluation=part,
             initial_state=zeros,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from device_plan import checkpoint as files
-from device_plan.archive import PlanArchive, write_archive
+from device_plan.archive import DevicePart, PlanArchive, write_archive
 from device_plan.compiler import additivity, naming
 from device_plan.compiler.checks import (
     Check,
@@ -108,8 +108,7 @@ def build_plan(task: FederatedTask, progress: Progress = lambda _: None) -> Buil
             sums=manifest.metrics,
         )
         data = write_archive(
-            manifest=manifest,
-            graph=graph.data,
+            variants=[DevicePart(manifest=manifest, graph=graph.data)],
             training=training,
             evaluation=evaluation,
             initial_state=files.encode(

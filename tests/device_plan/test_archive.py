@@ -12,20 +12,25 @@ from hypothesis import strategies as st
 
 from device_plan.archive import DevicePart, MalformedPlan, PlanArchive, write_archive
 from device_plan.checkpoint import encode
-from device_plan.plan_pb2 import PlanManifest, ServerPart, TensorSpec
+from device_plan.plan_pb2 import PlanManifest, Runtime, ServerPart, TensorSpec
 
 GRAPH = b"TFL3 graph"
 
 
+def variant(name: str, graph: bytes = GRAPH, **fields: Any) -> DevicePart:
+    described: dict[str, Any] = {
+        "name": "digits",
+        "population": "digits/demo",
+        "checkpoint": [TensorSpec(name="w", dtype="float32", shape=[2])],
+        "batch_size": 20,
+        "variant": name,
+    }
+    return DevicePart(manifest=PlanManifest(**(described | fields)), graph=graph)
+
+
 def archive_bytes(**changes: Any) -> bytes:
     parts: dict[str, Any] = {
-        "manifest": PlanManifest(
-            name="digits",
-            population="digits/demo",
-            checkpoint=[TensorSpec(name="w", dtype="float32", shape=[2])],
-            batch_size=20,
-        ),
-        "graph": GRAPH,
+        "variants": [variant("")],
         "training": ServerPart(model_weights={"w": "state/0", "b": "state/1", "a": "state/2"}),
         "evaluation": ServerPart(sums=[TensorSpec(name="loss", dtype="float32")]),
         "initial_state": encode({"state/0": np.zeros(2, np.float32)}),
@@ -75,7 +80,7 @@ def test_the_same_parts_give_the_same_bytes() -> None:
 
 def test_the_authors_manifest_is_not_changed_by_writing() -> None:
     manifest = PlanManifest(name="digits")
-    archive_bytes(manifest=manifest)
+    archive_bytes(variants=[DevicePart(manifest=manifest, graph=GRAPH)])
     assert manifest == PlanManifest(name="digits")
 
 
@@ -145,11 +150,125 @@ def test_compressed_entries_are_refused() -> None:
 
 def test_a_plan_of_a_later_format_says_what_to_do() -> None:
     manifest = PlanManifest(
-        format_version=2, name="digits", graph_sha256=hashlib.sha256(GRAPH).hexdigest()
+        format_version=3, name="digits", graph_sha256=hashlib.sha256(GRAPH).hexdigest()
     )
     data = rewritten(archive_bytes(), {"manifest.pb": manifest.SerializeToString()})
     with pytest.raises(MalformedPlan, match="build the plan again"):
         PlanArchive.from_bytes(data)
+
+
+def two_variants(**changes: Any) -> bytes:
+    newest = variant("modern", b"TFL3 modern")
+    return archive_bytes(variants=[newest, variant("legacy", b"TFL3 legacy")], **changes)
+
+
+def test_a_plan_holds_its_variants_the_best_first() -> None:
+    plan = PlanArchive.from_bytes(two_variants())
+    assert [part.variant for part in plan.variants] == ["modern", "legacy"]
+    assert [part.graph for part in plan.variants] == [b"TFL3 modern", b"TFL3 legacy"]
+    assert plan.graph == b"TFL3 modern"
+    assert plan.manifest is plan.variants[0].manifest
+    with zipfile.ZipFile(io.BytesIO(plan.data)) as archive:
+        assert archive.namelist()[:4] == [
+            "manifest.pb",
+            "training.tflite",
+            "variants/legacy/manifest.pb",
+            "variants/legacy/training.tflite",
+        ]
+
+
+def test_each_variant_makes_its_own_device_part() -> None:
+    modern, legacy = PlanArchive.from_bytes(two_variants()).variants
+    assert DevicePart.from_bytes(modern.to_bytes()).graph == b"TFL3 modern"
+    assert DevicePart.from_bytes(legacy.to_bytes()).graph == b"TFL3 legacy"
+    assert DevicePart.from_bytes(legacy.to_bytes()).manifest == legacy.manifest
+
+
+def test_a_variant_without_a_name_is_the_modern_one() -> None:
+    assert PlanArchive.from_bytes(archive_bytes()).variants[0].variant == "modern"
+
+
+@pytest.mark.parametrize(
+    ("variants", "complaint"),
+    [
+        ([], "at least one variant"),
+        ([variant(""), variant("modern")], "two variants 'modern'"),
+        ([variant(""), variant("old"), variant("old")], "two variants 'old'"),
+        ([variant("../../etc")], "no name for a variant"),
+        ([variant(""), variant("a/b")], "no name for a variant"),
+        ([variant(""), variant("old", population="others")], "their population differs"),
+        ([variant(""), variant("old", checkpoint=[])], "their checkpoint differs"),
+    ],
+)
+def test_variants_that_do_not_belong_together_are_refused(
+    variants: list[DevicePart], complaint: str
+) -> None:
+    with pytest.raises(MalformedPlan, match=complaint):
+        archive_bytes(variants=variants)
+
+
+def test_a_variant_in_a_place_that_is_not_its_own_is_refused() -> None:
+    with zipfile.ZipFile(io.BytesIO(two_variants())) as archive:
+        manifest = archive.read("variants/legacy/manifest.pb")
+    moved = {
+        "variants/old/manifest.pb": manifest,
+        "variants/old/training.tflite": b"TFL3 legacy",
+    }
+    with pytest.raises(MalformedPlan, match="the manifest of the variant 'legacy'"):
+        PlanArchive.from_bytes(rewritten(two_variants(), moved))
+
+
+def test_a_variant_without_its_graph_is_refused() -> None:
+    without = {"variants/legacy/training.tflite": None}
+    with pytest.raises(MalformedPlan, match=r"no entry 'variants/legacy/training\.tflite'"):
+        PlanArchive.from_bytes(rewritten(two_variants(), without))
+
+
+def test_a_plan_says_where_it_comes_from_if_it_knows() -> None:
+    assert PlanArchive.from_bytes(archive_bytes()).provenance is None
+    plan = PlanArchive.from_bytes(archive_bytes(provenance={"author": "ada"}))
+    assert plan.provenance == {"author": "ada"}
+
+
+def test_evidence_is_added_to_each_variant_and_nothing_else_changes() -> None:
+    plan = PlanArchive.from_bytes(two_variants(provenance={"author": "ada"}))
+    passed = [Runtime(name="tflite-runtime 2.7.0", relative_difference=1e-7)]
+    after = PlanArchive.from_bytes(
+        plan.with_evidence(runtimes={"legacy": passed}, checks={"x": 1}, provenance=None)
+    )
+    assert [list(part.manifest.runtimes) for part in after.variants] == [[], passed]
+    assert after.checks == {"x": 1}
+    assert after.provenance == {"author": "ada"}
+    assert [part.graph for part in after.variants] == [part.graph for part in plan.variants]
+    changed = {name for name, digest in plan.contents().items() if after.contents()[name] != digest}
+    assert changed == {"variants/legacy/manifest.pb", "checks.json"}
+    again = after.with_evidence(runtimes={}, checks=plan.checks, provenance={"author": "ada"})
+    assert again == plan.data
+
+
+def test_evidence_for_a_variant_that_does_not_exist_is_refused() -> None:
+    plan = PlanArchive.from_bytes(two_variants())
+    with pytest.raises(ValueError, match="no variant 'old': it has modern, legacy"):
+        plan.with_evidence(runtimes={"old": []}, checks={}, provenance=None)
+
+
+def test_a_plan_of_the_first_format_is_still_read() -> None:
+    manifest = PlanManifest(
+        format_version=1, name="digits", graph_sha256=hashlib.sha256(GRAPH).hexdigest()
+    )
+    data = rewritten(archive_bytes(), {"manifest.pb": manifest.SerializeToString()})
+    assert [part.variant for part in PlanArchive.from_bytes(data).variants] == ["modern"]
+
+
+def test_an_archive_with_an_entry_twice_is_refused() -> None:
+    buffer = io.BytesIO(archive_bytes())
+    with (
+        pytest.warns(UserWarning, match="Duplicate name"),
+        zipfile.ZipFile(buffer, "a") as archive,
+    ):
+        archive.writestr("checks.json", b"{}")
+    with pytest.raises(MalformedPlan, match=r"two entries 'checks\.json'"):
+        PlanArchive.from_bytes(buffer.getvalue())
 
 
 @given(st.binary(max_size=64))

@@ -23,7 +23,7 @@ import safetensors.numpy
 
 from android_stub.attempt import SessionRecord
 from android_stub.identity import Identity
-from device_plan.archive import PlanArchive, write_archive
+from device_plan.archive import DevicePart, PlanArchive, write_archive
 from device_plan.checkpoint import decode, encode
 from device_plan.cohort import CohortPolicy
 from server.configuration import ServerConfiguration
@@ -93,8 +93,7 @@ def plan(digits_plan: Path) -> PlanArchive:
 
     return PlanArchive.from_bytes(
         write_archive(
-            manifest=manifest,
-            graph=built.graph,
+            variants=[DevicePart(manifest=manifest, graph=built.graph)],
             training=built.server_part("training"),
             evaluation=built.server_part("evaluation"),
             initial_state=built.initial_state,

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from device_plan.archive import PlanArchive, write_archive
+from device_plan.archive import DevicePart, PlanArchive, write_archive
 from device_plan.checkpoint import encode
 from device_plan.cohort import CohortPolicy
 from device_plan.plan_pb2 import Binding, GraphFunction, PlanManifest, ServerPart, TensorSpec
@@ -53,8 +53,7 @@ def plan_for(population: str, *, base: Path, **cohort: float) -> bytes:
     manifest.population = population
     policy = CohortPolicy.from_json({"selection_window_s": 0.05, **cohort})
     return write_archive(
-        manifest=manifest,
-        graph=plan.graph,
+        variants=[DevicePart(manifest=manifest, graph=plan.graph)],
         training=plan.server_part("training"),
         evaluation=plan.server_part("evaluation"),
         initial_state=plan.initial_state,
@@ -120,15 +119,19 @@ def _write(path: Path) -> None:
     start = encode({"weights": np.arange(PARAMETERS, dtype=np.float32)})
     path.write_bytes(
         write_archive(
-            manifest=PlanManifest(
-                name="mean",
-                checkpoint=part.state,
-                update=part.sums,
-                metrics=part.metrics,
-                weight_tensor="weight",
-                max_weight=MAX_WEIGHT,
-            ),
-            graph=b"none: the devices of these tests compute nothing",
+            variants=[
+                DevicePart(
+                    manifest=PlanManifest(
+                        name="mean",
+                        checkpoint=part.state,
+                        update=part.sums,
+                        metrics=part.metrics,
+                        weight_tensor="weight",
+                        max_weight=MAX_WEIGHT,
+                    ),
+                    graph=b"none: the devices of these tests compute nothing",
+                )
+            ],
             training=part,
             evaluation=part,
             initial_state=start,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from device_plan import wire_pb2 as wire
-from device_plan.archive import PlanArchive, write_archive
+from device_plan.archive import DevicePart, PlanArchive, write_archive
 from tests.server.live.device import PROTOBUF, Device, Reply, new_key, request
 from tests.server.live.mean_plan import plan_for
 from tests.server.live.refusals import assert_refusal, assert_refused
@@ -447,8 +447,7 @@ def plan_with_schedule(mean_plan: Path, changed: dict[str, object]) -> bytes:
     """A plan that is whole, but wishes for something impossible."""
     plan = PlanArchive(plan_for("broken/mean", base=mean_plan, goal_count=1))
     return write_archive(
-        manifest=plan.manifest,
-        graph=plan.graph,
+        variants=[DevicePart(manifest=plan.manifest, graph=plan.graph)],
         training=plan.server_part("training"),
         evaluation=plan.server_part("evaluation"),
         initial_state=plan.initial_state,

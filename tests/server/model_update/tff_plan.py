@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from device_plan.archive import write_archive
+from device_plan.archive import DevicePart, write_archive
 from device_plan.checkpoint import encode
 from device_plan.plan_pb2 import Binding, GraphFunction, PlanManifest, ServerPart, TensorSpec
 
@@ -139,8 +139,7 @@ def write(directory: Path) -> None:
     ]
     state = process.initialize()
     plan = write_archive(
-        manifest=PlanManifest(name="tff"),
-        graph=b"a graph for devices",
+        variants=[DevicePart(manifest=PlanManifest(name="tff"), graph=b"a graph for devices")],
         training=server_part(tf, form, [*names, "finalizer/update_non_finite"]),
         evaluation=server_part(tf, eval_form, measured),
         initial_state=encode(leaves(state, "state")),

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from device_plan.archive import write_archive
+from device_plan.archive import DevicePart, write_archive
 from device_plan.checkpoint import encode
 from device_plan.plan_pb2 import Binding, GraphFunction, PlanManifest, ServerPart, TensorSpec
 
@@ -104,8 +104,7 @@ def plan(training: ServerPart, evaluation: ServerPart) -> bytes:
     start = weights()
     state = {"model/0": start["kernel"], "model/1": start["bias"], "rounds": np.int64(0)}
     return write_archive(
-        manifest=PlanManifest(name="tiny"),
-        graph=b"a graph for devices",
+        variants=[DevicePart(manifest=PlanManifest(name="tiny"), graph=b"a graph for devices")],
         training=training,
         evaluation=evaluation,
         initial_state=encode({name: np.asarray(value) for name, value in state.items()}),
