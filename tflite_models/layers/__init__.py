@@ -1,0 +1,1 @@
+"""Keras layers, losses and metrics that the models share. Importing them imports TensorFlow."""
