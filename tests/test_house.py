@@ -41,6 +41,8 @@ FORMATS = (
     "device_plan.checkpoint",
     "device_plan.cohort",
     "device_plan.plan_pb2",
+    "device_plan.runtimes",
+    "device_plan.signing",
     "device_plan.wire_pb2",
 )
 
