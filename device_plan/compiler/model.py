@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from device_plan.checkpoint import DTYPES
@@ -23,6 +24,9 @@ class ModelDescription:
         examples: The tensors of one batch in tf.data's order; first dimension -1.
         label: Name of the feature that holds the label, "" if unknown.
         classes: Size of the model's last output dimension, 0 if unknown.
+        class_labels: Whether a label is the number of a class, from 0 to classes - 1:
+            whole, and one for each vector of the model's output.
+        metrics: Names of the metrics that an evaluation gives.
     """
 
     trainable: tuple[str, ...]
@@ -31,21 +35,31 @@ class ModelDescription:
     examples: tuple[TensorSpec, ...]
     label: str
     classes: int
+    class_labels: bool
+    metrics: tuple[str, ...]
 
 
 def describe(task: FederatedTask) -> ModelDescription:
-    """Raises InvalidTask if the model cannot be made or its input_spec is not usable."""
+    """Raises InvalidTask if the model cannot be made, or not used in a plan; it says why."""
     reset_seeds(task.seed)
     with tf.Graph().as_default():
-        try:
-            model = task.model_fn()
-            input_spec = model.input_spec
-        except Exception as error:
+        model = _made(task)
+        # A weight that was made elsewhere would be one for all devices.
+        mine = {variable.ref() for variable in model.trainable_variables}
+        shared = mine & {variable.ref() for variable in _made(task).trainable_variables}
+        if shared:
             raise InvalidTask(
-                f"model_fn fails: {type(error).__name__}: {str(error).strip()[:400]}"
-            ) from error
+                "model_fn returns the same model, or models with the same weights, when it is "
+                f"called twice (e.g. {next(iter(shared)).deref().name.split(':')[0]!r}): "
+                "make the layers inside model_fn"
+            )
+        input_spec = model.input_spec
         examples = _examples(input_spec)
-        label, classes = _labels(model, input_spec)
+        output = _output(model, input_spec)
+        label = _label(input_spec)
+        classes = int(output.shape[-1] or 0) if label and output.shape.rank else 0
+        metrics = tuple(model.metric_finalizers())
+        _check_predicates(task, metrics)
         return ModelDescription(
             trainable=_names(model.trainable_variables, "trainable"),
             non_trainable=_names(model.non_trainable_variables, "non_trainable"),
@@ -53,7 +67,22 @@ def describe(task: FederatedTask) -> ModelDescription:
             examples=examples,
             label=label,
             classes=classes,
+            class_labels=any(
+                spec.name == label and _are_classes(spec, output.shape) for spec in examples
+            ),
+            metrics=metrics,
         )
+
+
+def _made(task: FederatedTask) -> Any:
+    try:
+        model = task.model_fn()
+        _ = model.input_spec, model.trainable_variables
+    except Exception as error:
+        raise InvalidTask(
+            f"model_fn fails: {type(error).__name__}: {str(error).strip()[:400]}"
+        ) from error
+    return model
 
 
 def _names(variables: Any, group: str) -> tuple[str, ...]:
@@ -106,19 +135,78 @@ def flat_features(structure: Any, prefix: str = "") -> list[tuple[str, Any]]:
     ]
 
 
-def _labels(model: Any, input_spec: Any) -> tuple[str, int]:
+def _label(input_spec: Any) -> str:
+    """Name of the feature that holds the label, "" if it cannot be told."""
     if isinstance(input_spec, Mapping):
-        x, label = input_spec.get("x"), "y" if "y" in input_spec else ""
-    elif isinstance(input_spec, tuple | list) and len(input_spec) == 2:
-        x, label = input_spec[0], getattr(input_spec, "_fields", ("0", "1"))[1]
-    else:
-        return "", 0
+        return "y" if "y" in input_spec else ""
+    if isinstance(input_spec, tuple | list) and len(input_spec) == 2:
+        return str(getattr(input_spec, "_fields", ("0", "1"))[1])
+    return ""
+
+
+def _are_classes(label: TensorSpec, output: tf.TensorShape) -> bool:
+    """Whether each label stands for one vector of the output; Keras allows it a last 1."""
+    if np.dtype(label.dtype).kind not in "iu" or not (output.rank and (output[-1] or 0) > 1):
+        return False
+    rank = len(label.shape)
+    return rank == output.rank - 1 or (rank == output.rank and label.shape[-1] == 1)
+
+
+def _output(model: Any, input_spec: Any) -> Any:
+    """The model's predictions for one batch, a symbolic tensor."""
+    batch = tf.nest.map_structure(lambda s: tf.compat.v1.placeholder(s.dtype, s.shape), input_spec)
     try:
-        features = tf.nest.map_structure(lambda s: tf.compat.v1.placeholder(s.dtype, s.shape), x)
-        output = model.predict_on_batch(features, training=False)
-        return label, int(output.shape[-1] or 0) if output.shape.rank else 0
+        computed = model.forward_pass(batch, training=False)
     except Exception as error:
+        raise InvalidTask(_why_not_passed(model, batch, error)) from error
+    outputs = tf.nest.flatten(computed.predictions)
+    if len(outputs) != 1:
+        shapes = " and ".join(str(output.shape) for output in outputs)
         raise InvalidTask(
-            "the model does not accept the x of its input_spec: "
-            f"{str(error).strip().splitlines()[-1][:400] if str(error).strip() else error!r}"
-        ) from error
+            f"the model has {len(outputs)} outputs, of shapes {shapes}; a plan needs one: "
+            "concatenate them into one tensor and let the loss take it apart, or make a "
+            "model and a task of each"
+        )
+    loss = tf.convert_to_tensor(computed.loss)
+    if loss.shape.rank != 0:
+        raise InvalidTask(
+            f"the loss of a batch has the shape {loss.shape}; it must be one number: "
+            "return the mean over the examples (Keras: a loss without reduction='none', "
+            "or tf.reduce_mean around your own)"
+        )
+    return outputs[0]
+
+
+def _why_not_passed(model: Any, batch: Any, error: Exception) -> str:
+    if isinstance(batch, Mapping):
+        x = batch.get("x", batch)
+    else:
+        x = batch[0] if isinstance(batch, tuple | list) else batch
+    try:
+        model.predict_on_batch(x, training=False)
+    except Exception as refusal:
+        return f"the model does not accept the x of its input_spec: {_last_line(refusal)}"
+    return (
+        "the loss or a metric does not accept the model's output and the y of its "
+        f"input_spec: {_last_line(error)}"
+    )
+
+
+def _last_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[-1].strip()[:400] if lines else repr(error)
+
+
+def _check_predicates(task: FederatedTask, metrics: tuple[str, ...]) -> None:
+    for predicate in task.predicates:
+        if predicate.metric not in metrics:
+            raise InvalidTask(
+                f"the predicate {predicate.metric!r} {predicate.asks} names no metric of the "
+                f"model; there are: {', '.join(metrics)}"
+            )
+        if task.proxy_fn is None:
+            raise InvalidTask(
+                f"the predicate {predicate.metric!r} {predicate.asks} needs proxy data to be "
+                "simulated on: give the task a proxy_fn, or remove the predicate; the model's "
+                f"metrics are: {', '.join(metrics)}"
+            )

@@ -70,12 +70,12 @@ def _form(what: str, task: FederatedTask, build: Callable[[], Any]) -> Form:
         process = build()
         compute = process.next
     except Exception as error:
-        raise InvalidTask(f"{_cause(what)}: {_first_line(error)}") from error
+        raise InvalidTask(f"{_cause(what)}: {first_line(error)}") from error
     try:
         form = tff.backends.mapreduce.get_map_reduce_form_for_computation(compute)
     except Exception as error:
         raise InvalidTask(
-            f"TFF cannot divide the {what} process between server and devices: {_first_line(error)}"
+            f"TFF cannot divide the {what} process between server and devices: {first_line(error)}"
         ) from error
     if form.securely_aggregates_tensors:
         raise InvalidTask(
@@ -105,7 +105,7 @@ def _secure(form: Any) -> str:
     return f"{count} tensor{'s' if count != 1 else ''}"
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """The part of an error that speaks to the author, without a traceback in it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     telling = [line for line in lines if "Error:" in line] or lines
