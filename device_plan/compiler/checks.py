@@ -9,24 +9,20 @@ the last bit for a single seed.
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
 
-from device_plan.compiler.examples import Examples, ExampleSource, batches
+from device_plan.compiler.cases import compute_cases
+from device_plan.compiler.examples import ExampleSource
 from device_plan.compiler.flatbuffer import TrainingGraph
 from device_plan.compiler.oracle import Oracle
 from device_plan.compiler.runtime import RUNTIME, DeviceRuntime
+from device_plan.matrix.case import MAX_DIFFERENCE, SEED, Case, Cases
+from device_plan.matrix.runner import relative_difference
 from device_plan.plan_pb2 import PlanManifest
-
-#: Relative difference above which a plan is refused.
-MAX_DIFFERENCE = 1e-5
-
-#: Sessions compared for each case.
-SEEDS = range(5)
 
 
 @dataclass(frozen=True)
@@ -58,13 +54,27 @@ class Subject:
     evaluation: Oracle
     examples: ExampleSource
 
+    def cases(self) -> Cases:
+        """What it is tried with; the same for all variants of a plan."""
+        return compute_cases(
+            self.manifest, self.checkpoint, self.training, self.evaluation, self.examples
+        )
+
 
 #: Called with the name of each group of checks before it runs.
 Progress = Callable[[str], None]
 
 
-def run_checks(subject: Subject, progress: Progress = lambda _: None) -> list[Check]:
-    """All release checks, in the order in which they are shown."""
+def run_checks(
+    subject: Subject, progress: Progress = lambda _: None, cases: Cases | None = None
+) -> list[Check]:
+    """All release checks, in the order in which they are shown.
+
+    Args:
+        subject: The plan.
+        progress: See `Progress`.
+        cases: The subject's, if they are there already: TFF takes its time for them.
+    """
     progress("Reading the graph")
     checks = [
         _additivity(subject),
@@ -72,11 +82,11 @@ def run_checks(subject: Subject, progress: Progress = lambda _: None) -> list[Ch
         _builtin_only(subject),
         _signatures(subject),
     ]
-    progress("Comparing the device's update with TFF's client work")
-    checks += _training(subject)
-    progress("Comparing the device's metrics with TFF's evaluation")
-    checks += _evaluation(subject)
-    return checks
+    if cases is None:
+        progress("Computing updates and metrics with TFF")
+        cases = subject.cases()
+    progress("Comparing the device's updates and metrics with TFF's")
+    return checks + _equality(subject, cases.by_name())
 
 
 def report(checks: Iterable[Check]) -> dict[str, Any]:
@@ -103,31 +113,6 @@ def worst_difference(checks: Iterable[Check]) -> float:
         (check.figures["median"] for check in checks if check.figures.get("median") is not None),
         default=0.0,
     )
-
-
-def relative_difference(
-    ours: Mapping[str, np.ndarray], reference: Mapping[str, np.ndarray]
-) -> float:
-    """The largest ||ours - reference|| / ||reference||; anything not finite is infinite.
-
-    The tensors of the model's change (`delta/...`) are one vector. The others, counts
-    among them, stand alone: their size must not hide a difference elsewhere.
-    """
-    squares: dict[str, tuple[float, float]] = {}
-    for name, expected in reference.items():
-        mine = ours[name]
-        if mine.shape != expected.shape:
-            return math.inf
-        a, b = mine.astype(np.float64), expected.astype(np.float64)
-        group = "delta" if name.startswith("delta/") else name
-        apart, size = squares.get(group, (0.0, 0.0))
-        squares[group] = (
-            apart + float(np.sum(np.square(a - b))),
-            size + float(np.sum(np.square(b))),
-        )
-    # Below the smallest normal float32 a size is as good as zero.
-    ratios = [math.sqrt(d) / max(math.sqrt(n), 1.2e-38) for d, n in squares.values()]
-    return max(r if math.isfinite(r) else math.inf for r in ratios)
 
 
 def _additivity(subject: Subject) -> Check:
@@ -179,77 +164,46 @@ def _signatures(subject: Subject) -> Check:
     return Check("signatures", False, summary)
 
 
-def _training(subject: Subject) -> list[Check]:
-    size = subject.manifest.batch_size
-    several = max(2, subject.manifest.epochs)
-    cases = [
-        ("one batch", size, 1),
-        ("a partial last batch", size + max(1, size // 2), 1),
-        (f"{several} epochs", size + max(1, size // 3), several),
-    ]
-    device = DeviceRuntime(subject.manifest, subject.graph)
-    names = [spec.name for spec in subject.manifest.update]
-
-    def compare(examples: Examples, epochs: int) -> float:
-        reference = subject.training.work(subject.examples.dataset(examples, size, epochs))
-        session = (batch for _ in range(epochs) for batch in batches(examples, size))
-        update = device.train(subject.checkpoint, session)
-        return relative_difference(update, dict(zip(names, reference, strict=True)))
-
-    return [
-        _equality(f"equality: {label}", subject, rows, partial(compare, epochs=epochs))
-        for label, rows, epochs in cases
-    ]
+def _equality(subject: Subject, cases: Mapping[str, Sequence[Case]]) -> list[Check]:
+    try:
+        device = DeviceRuntime(subject.manifest, subject.graph)
+    except ValueError as error:
+        return [_does_not_run(name, error) for name in cases]
+    return [_compare(device, subject, name, draws) for name, draws in cases.items()]
 
 
-def _evaluation(subject: Subject) -> list[Check]:
-    size = subject.manifest.batch_size
-    device = DeviceRuntime(subject.manifest, subject.graph)
-    names = [spec.name for spec in subject.manifest.metrics]
-
-    def compare(examples: Examples) -> float:
-        reference = subject.evaluation.work(subject.examples.dataset(examples, size, 1))
-        metrics = device.evaluate(subject.checkpoint, batches(examples, size))
-        return relative_difference(metrics, dict(zip(names, reference, strict=True)))
-
-    return [
-        _equality("equality: evaluation, one batch", subject, size, compare),
-        _equality(
-            "equality: evaluation, summed over batches",
-            subject,
-            2 * size + max(1, size // 2),
-            compare,
-        ),
-    ]
-
-
-def _equality(
-    name: str,
-    subject: Subject,
-    rows: int,
-    compare: Callable[[Examples], float],
-) -> Check:
+def _compare(device: DeviceRuntime, subject: Subject, name: str, draws: Sequence[Case]) -> Check:
     differences: list[float] = []
-    for seed in SEEDS:
+    for case in draws:
+        start = dict(subject.checkpoint)
+        if case.seed is not None:
+            start[SEED] = case.seed
+        compute = device.train if case.computation == "training" else device.evaluate
         try:
-            differences.append(compare(subject.examples.draw(seed, rows)))
+            ours = compute(start, case.session())
         except (ValueError, RuntimeError) as error:
-            return Check(name, False, f"the graph does not run on {RUNTIME}: {error}"[:500])
+            return _does_not_run(name, error)
+        differences.append(relative_difference(ours, case.reference))
     median = statistics.median(differences)
     passed = median <= MAX_DIFFERENCE
     comparison = "at most" if passed else "above"
+    rows = draws[0].examples
     return Check(
-        name,
+        f"equality: {name}",
         passed,
         f"relative difference {median:.1e}, {comparison} {MAX_DIFFERENCE:.0e} "
-        f"({len(SEEDS)} seeds, {rows} examples)",
+        f"({len(draws)} seeds, {rows} examples)",
         {
             "median": _rounded(median),
             "largest": _rounded(max(differences)),
             "examples": rows,
-            "seeds": len(SEEDS),
+            "seeds": len(draws),
         },
     )
+
+
+def _does_not_run(name: str, error: Exception) -> Check:
+    return Check(f"equality: {name}", False, f"the graph does not run on {RUNTIME}: {error}"[:500])
 
 
 def _rounded(difference: float) -> float | None:

@@ -23,6 +23,7 @@ class DeviceRuntime:
 
     def __init__(self, manifest: PlanManifest, graph: bytes) -> None:
         self._interpreter = Interpreter(model_content=graph, num_threads=1)
+        self._metrics = [spec.name for spec in manifest.metrics]
         self._inputs = {
             name: [spec.name for spec in signature.inputs]
             for name, signature in manifest.signatures.items()
@@ -39,8 +40,9 @@ class DeviceRuntime:
         """An evaluation session's metrics: the sum over its batches."""
         total: dict[str, np.ndarray] = {}
         for batch in batches:
-            for name, value in self._call("eval", checkpoint, batch).items():
-                total[name] = total[name] + value if name in total else value
+            outputs = self._call("eval", checkpoint, batch)
+            for name in self._metrics:
+                total[name] = total[name] + outputs[name] if name in total else outputs[name]
         return total
 
     def _call(self, signature: str, *sources: Arrays) -> dict[str, np.ndarray]:
