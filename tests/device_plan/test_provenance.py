@@ -29,7 +29,7 @@ def task(**changes: str) -> FederatedTask:
 
 def write(root: Path, **texts: str) -> None:
     for name, text in texts.items():
-        path = root.joinpath(*name.split("__")).with_suffix(".py")
+        path = (root / name.replace("__", "/")).with_suffix(".py")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
 
@@ -72,8 +72,8 @@ def test_the_sources_are_the_task_file_and_the_local_modules_behind_it(tmp_path:
         parts__deep__more="thing = 1\n",
         parts__unused="",
         unused="",
-        **{"parts/__init__": ""},
     )
+    (tmp_path / "parts" / "__init__.py").touch()
     found = sources(tmp_path / "tasks" / "mine.py", tmp_path)
     names = [path.relative_to(tmp_path).as_posix() for path in found]
     assert names[0] == "tasks/mine.py"
