@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,17 +16,23 @@ from device_plan.compiler.checks import (
     run_checks,
     worst_difference,
 )
-from device_plan.compiler.device_graph import DeviceGraph, build_device_graph
+from device_plan.compiler.device_graph import DeviceGraph, Names, build_device_graph
 from device_plan.compiler.examples import ExampleSource
 from device_plan.compiler.flatbuffer import TrainingGraph
 from device_plan.compiler.model import ModelDescription, describe
 from device_plan.compiler.oracle import Oracle, initial_state, start_worker, tff_runtime
+from device_plan.compiler.prediction import Prediction
 from device_plan.compiler.process import Form, evaluation_form, training_form
 from device_plan.compiler.runtime import RUNTIME
 from device_plan.compiler.server_part import server_part
+from device_plan.matrix.case import Cases
 from device_plan.plan_pb2 import ExampleSelector, PlanManifest, Runtime
 from device_plan.task import FederatedTask
 from device_plan.task_file import InvalidTask
+from tflite_models.lowering import Profile
+
+#: The graphs of a plan, best first, and whom they are for.
+PROFILES: dict[Profile, str] = {"modern": "current runtimes", "legacy": "old runtimes"}
 
 #: Called with a short text when a step begins.
 Progress = Callable[[str], None]
@@ -57,6 +63,7 @@ class _Author:
     model: ModelDescription
     training: Form
     evaluation: Form
+    prediction: Prediction
     summands: tuple[int, int]
 
 
@@ -68,34 +75,32 @@ def build_plan(task: FederatedTask, progress: Progress = lambda _: None) -> Buil
     """
     with tff_runtime():
         author = _read(task, progress)
-        progress("Lowering the client's work to TFLite")
-        checkpoint = naming.checkpoint_names(author.training, author.model)
-        naming.check_distinct(checkpoint, author.model.examples)
-        update = naming.update_names(author.training, author.model)
-        metrics = naming.update_names(author.evaluation, author.model)
-        graph = build_device_graph(
-            author.training.work,
-            author.evaluation.work,
-            examples=author.model.examples,
-            checkpoint=checkpoint,
-            evaluated=_evaluated(author, checkpoint),
-            update=update,
-            metrics=metrics,
-        )
+        names = _names(author)
+        graphs = _lower(author, names, progress)
         progress("Computing the initial model")
         start_worker()
         state = initial_state(author.training, task.seed)
         oracle = Oracle(author.training, state)
-        manifest = _manifest(author, graph, checkpoint, update, metrics)
-        weights = dict(zip(checkpoint, oracle.checkpoint(), strict=True))
-        _set_weight(manifest, author, oracle)
-        subject = _subject(author, manifest, graph.data, weights, oracle)
-        checks = run_checks(subject, progress)
+        weights = dict(zip(names.checkpoint, oracle.checkpoint(), strict=True))
+        variants, checks = [], []
+        cases: Cases | None = None
+        for profile, graph in graphs.items():
+            manifest = _manifest(author, graph, names, profile)
+            _set_weight(manifest, author, oracle)
+            subject = _subject(author, manifest, graph.data, weights, oracle)
+            if cases is None:
+                progress("Computing updates and metrics with TFF")
+                cases = subject.cases()
+            found = run_checks(subject, progress, cases)
+            if all(check.passed for check in found):
+                manifest.runtimes.append(
+                    Runtime(name=RUNTIME, relative_difference=worst_difference(found))
+                )
+            checks += found if profile == "modern" else [_of_variant(profile, c) for c in found]
+            variants.append(DevicePart(manifest=manifest, graph=graph.data))
+        manifest = variants[0].manifest
         if not all(check.passed for check in checks):
             return BuiltPlan(None, manifest, checks)
-        manifest.runtimes.append(
-            Runtime(name=RUNTIME, relative_difference=worst_difference(checks))
-        )
         progress("Writing the archive")
         training = server_part(
             author.training, author.model, checkpoint=manifest.checkpoint, sums=manifest.update
@@ -104,11 +109,11 @@ def build_plan(task: FederatedTask, progress: Progress = lambda _: None) -> Buil
         evaluation = server_part(
             author.evaluation,
             author.model,
-            checkpoint=[evaluated[name] for name in _evaluated(author, checkpoint)],
+            checkpoint=[evaluated[name] for name in names.evaluated],
             sums=manifest.metrics,
         )
         data = write_archive(
-            variants=[DevicePart(manifest=manifest, graph=graph.data)],
+            variants=variants,
             training=training,
             evaluation=evaluation,
             initial_state=files.encode(
@@ -172,7 +177,45 @@ def _read(task: FederatedTask, progress: Progress) -> _Author:
     for leaf in training.prepare.inputs:
         # Refused here rather than after a minute of checks.
         leaf.spec()
-    return _Author(task, model, training, evaluation, summands)
+    return _Author(task, model, training, evaluation, Prediction(task, model), summands)
+
+
+def _names(author: _Author) -> Names:
+    """What the plan's tensors are called. Raises InvalidTask if names collide."""
+    model, training, evaluation = author.model, author.training, author.evaluation
+    checkpoint = naming.checkpoint_names(training, model)
+    naming.check_distinct(checkpoint, model.examples)
+    return Names(
+        examples=model.examples,
+        checkpoint=checkpoint,
+        evaluated=_evaluated(author, checkpoint),
+        update=naming.update_names(training, model),
+        metrics=naming.update_names(evaluation, model),
+        weights=[*model.trainable, *model.non_trainable],
+        predictions=[spec.name for spec in author.prediction.specs],
+    )
+
+
+def _lower(author: _Author, names: Names, progress: Progress) -> dict[Profile, DeviceGraph]:
+    """The device graph of each profile; the legacy one only if it differs."""
+    graphs: dict[Profile, DeviceGraph] = {}
+    for profile, what in PROFILES.items():
+        if profile == "legacy" and not graphs["modern"].has_legacy_form:
+            break
+        progress(f"Lowering the client's work to TFLite for {what}")
+        graphs[profile] = build_device_graph(
+            author.training.work,
+            author.evaluation.work,
+            author.prediction,
+            names,
+            max_batch=author.task.batch_size,
+            profile=profile,
+        )
+    return graphs
+
+
+def _of_variant(profile: str, check: Check) -> Check:
+    return replace(check, name=f"{profile}: {check.name}")
 
 
 def _evaluated(author: _Author, checkpoint: list[str]) -> list[str]:
@@ -186,28 +229,23 @@ def _evaluated(author: _Author, checkpoint: list[str]) -> list[str]:
     return names
 
 
-def _manifest(
-    author: _Author,
-    graph: DeviceGraph,
-    checkpoint: list[str],
-    update: list[str],
-    metrics: list[str],
-) -> PlanManifest:
+def _manifest(author: _Author, graph: DeviceGraph, names: Names, profile: Profile) -> PlanManifest:
     task, parsed = author.task, TrainingGraph(graph.data)
     return PlanManifest(
         name=task.name,
         population=task.population,
         checkpoint=[
             leaf.spec(name)
-            for leaf, name in zip(author.training.prepare.outputs, checkpoint, strict=True)
+            for leaf, name in zip(author.training.prepare.outputs, names.checkpoint, strict=True)
         ],
         examples=author.model.examples,
         update=[
-            leaf.spec(name) for leaf, name in zip(author.training.zero.outputs, update, strict=True)
+            leaf.spec(name)
+            for leaf, name in zip(author.training.zero.outputs, names.update, strict=True)
         ],
         metrics=[
             leaf.spec(name)
-            for leaf, name in zip(author.evaluation.zero.outputs, metrics, strict=True)
+            for leaf, name in zip(author.evaluation.zero.outputs, names.metrics, strict=True)
         ],
         signatures=graph.signatures,
         batch_size=task.batch_size,
@@ -220,6 +258,9 @@ def _manifest(
         ),
         ops=parsed.ops(),
         min_runtime_version=parsed.min_runtime_version(),
+        variant=profile,
+        seeded=graph.seeded,
+        predictions=author.prediction.specs,
     )
 
 

@@ -3,7 +3,7 @@
 import contextlib
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,11 @@ import tensorflow as tf
 
 from device_plan.compiler.block import Block
 from device_plan.compiler.flatbuffer import Renaming, TrainingGraph
+from device_plan.compiler.prediction import Prediction
 from device_plan.plan_pb2 import Signature, TensorSpec
 from device_plan.task_file import InvalidTask
-from tflite_models.lowering import ClientWork, LoweringError, UnsupportedOperation
+from tflite_models.lowering import ClientWork, LoweringError, Profile, UnsupportedOperation
+from tflite_models.lowering.rules.legacy import LEGACY
 
 #: In the order in which TFLite numbers its subgraphs, which is alphabetical.
 #: The first must hold operations, or XNNPACK is never applied: `batch` always does.
@@ -27,13 +29,23 @@ class DeviceGraph:
     Attributes:
         data: The TFLite file.
         signatures: As the file has them, with the plan's names.
+        seeded: Whether `begin` takes SEED.
+        has_legacy_form: Whether the legacy profile would substitute an operation.
     """
 
     data: bytes
     signatures: Mapping[str, Signature]
+    seeded: bool
+    has_legacy_form: bool
 
 
-def client_work(block: Block, examples: Sequence[TensorSpec]) -> ClientWork:
+#: The input of `begin` that random numbers start from.
+SEED = "session/seed"
+
+
+def client_work(
+    block: Block, examples: Sequence[TensorSpec], *, max_batch: int, profile: Profile
+) -> ClientWork:
     """The lowering of a `work` block of TFF's form."""
     (dataset,) = [leaf for leaf in block.inputs if leaf.is_dataset]
     return ClientWork(
@@ -46,73 +58,117 @@ def client_work(block: Block, examples: Sequence[TensorSpec]) -> ClientWork:
         batch=[
             tf.TensorSpec([None, *spec.shape[1:]], tf.as_dtype(spec.dtype)) for spec in examples
         ],
+        max_batch=max_batch,
+        profile=profile,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Names:
+    """What the tensors of the graph are called, in the order of the computations' own.
+
+    Attributes:
+        examples: The features, in tf.data's order.
+        checkpoint: The training work's parameters.
+        evaluated: The evaluation work's parameters.
+        update: The training work's results.
+        metrics: The evaluation work's results.
+        weights: The model's variables, trainable ones first.
+        predictions: The model's outputs for an example.
+    """
+
+    examples: Sequence[TensorSpec]
+    checkpoint: Sequence[str]
+    evaluated: Sequence[str]
+    update: Sequence[str]
+    metrics: Sequence[str]
+    weights: Sequence[str]
+    predictions: Sequence[str]
 
 
 def build_device_graph(
     training: Block,
     evaluation: Block,
+    prediction: Prediction,
+    names: Names,
     *,
-    examples: Sequence[TensorSpec],
-    checkpoint: Sequence[str],
-    evaluated: Sequence[str],
-    update: Sequence[str],
-    metrics: Sequence[str],
+    max_batch: int,
+    profile: Profile,
 ) -> DeviceGraph:
     """Lowers and converts.
 
     Args:
         training, evaluation: The `work` blocks.
-        examples: The features, in tf.data's order.
-        checkpoint: Names of the training work's parameters, in its order.
-        evaluated: Names of the evaluation work's parameters, in its order.
-        update: Names of the training work's results.
-        metrics: Names of the evaluation work's results.
+        prediction: The model's forward pass.
+        max_batch: Examples in a batch, at most.
+        profile: For current or for old runtimes.
 
     Raises:
         InvalidTask: something in the model has no form in builtins; it is named.
     """
-    work, measuring = client_work(training, examples), client_work(evaluation, examples)
-    with _lowering_errors():
-        module = _Module(work, measuring)
+    work, measuring = (
+        client_work(block, names.examples, max_batch=max_batch, profile=profile)
+        for block in (training, evaluation)
+    )
+    with lowering_errors():
+        module = _Module(work, measuring, prediction.lowered(names.weights, profile), names)
         concrete = {name: module.concrete(name) for name in SIGNATURES}
     data = _convert(module, concrete, {**measuring.origins, **work.origins})
-    features = [spec.name for spec in examples]
+    features = [spec.name for spec in names.examples]
     state = [f"state/{index}" for index in range(len(work.state_specs))]
+    seed = [SEED] if work.seeded else []
     graph = TrainingGraph(data)
     graph.drop_conversion_metadata()
     graph.rename(
         {
-            "begin": _renaming(checkpoint, [], [], state),
-            "batch": _renaming(checkpoint, state, features, state),
-            "finish": _renaming(checkpoint, state, [], update),
-            "eval": _renaming(evaluated, [], features, metrics),
+            "begin": _renaming(names.checkpoint, seed, [], state),
+            "batch": _renaming(names.checkpoint, state, features, state),
+            "finish": _renaming(names.checkpoint, state, [], names.update),
+            "eval": _renaming(names.evaluated, [], features, [*names.metrics, *names.predictions]),
         }
     )
-    return DeviceGraph(graph.to_bytes(), graph.signatures())
+    return DeviceGraph(graph.to_bytes(), graph.signatures(), work.seeded, module.has_legacy_form())
 
 
 class _Module(tf.Module):  # type: ignore[misc]
     """The four functions, with argument names that TensorFlow accepts."""
 
-    def __init__(self, training: ClientWork, evaluation: ClientWork) -> None:
+    def __init__(
+        self,
+        training: ClientWork,
+        evaluation: ClientWork,
+        prediction: Callable[..., Sequence[Any]],
+        names: Names,
+    ) -> None:
         super().__init__()
         parameters = _named("checkpoint", training.parameter_specs)
+        seed = _named("state", [tf.TensorSpec([3], tf.int32)] if training.seeded else [])
         state = _named("state", training.state_specs)
         batch = _named("example", training.batch_specs)
         measured = _named("checkpoint", evaluation.parameter_specs)
-        p, s = len(parameters), len(state)
-        self.begin = _function(lambda *a: training.begin(a), parameters)
+        p, s, q = len(parameters), len(state), len(measured)
+        self.begin = _function(lambda *a: training.begin(a[:p], *a[p:]), [*parameters, *seed])
         self.batch = _function(
             lambda *a: training.batch(a[:p], a[p : p + s], a[p + s :]),
             [*parameters, *state, *batch],
         )
         self.finish = _function(lambda *a: training.finish(a[:p], a[p:]), [*parameters, *state])
-        q = len(measured)
-        self.eval = _function(lambda *a: evaluation.single(a[:q], a[q:]), [*measured, *batch])
+
+        def evaluate(*a: Any) -> list[Any]:
+            weights = dict(zip(names.evaluated, a[:q], strict=True))
+            predicted = prediction(weights, a[q:])
+            return [*evaluation.single(a[:q], a[q:]), *predicted]
+
+        self.eval = _function(evaluate, [*measured, *batch])
 
     def concrete(self, name: str) -> Any:
         return getattr(self, name).get_concrete_function()
+
+    def has_legacy_form(self) -> bool:
+        used = {
+            node.op for name in SIGNATURES for node in self.concrete(name).graph.as_graph_def().node
+        }
+        return not used.isdisjoint(LEGACY)
 
 
 def _named(prefix: str, specs: Sequence[tf.TensorSpec]) -> list[tf.TensorSpec]:
@@ -173,7 +229,7 @@ def _complaint(message: str, origins: Mapping[str, Any]) -> str:
 
 
 @contextlib.contextmanager
-def _lowering_errors() -> Iterator[None]:
+def lowering_errors() -> Iterator[None]:
     try:
         yield
     except LoweringError as error:

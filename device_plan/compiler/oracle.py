@@ -14,6 +14,7 @@ import tensorflow_federated as tff
 
 from device_plan.compiler.block import arrays
 from device_plan.compiler.process import Form, reset_seeds
+from device_plan.compiler.replay import Replay, draws_random_numbers
 
 #: The program that TFF's C++ execution context starts, and does not end.
 _WORKER = "worker_binary"
@@ -29,10 +30,23 @@ class Oracle:
 
     def __init__(self, form: Form, state: Sequence[np.ndarray]) -> None:
         self._form = form
+        self._replay = Replay(form.work) if draws_random_numbers(form.work) else None
         self._checkpoint = form.prepare.computation(_nested(form.prepare.type.parameter, state))
 
-    def work(self, dataset: Any) -> list[np.ndarray]:
-        """The client's summands after `dataset`, in the order of the form's `zero`."""
+    def work(self, dataset: Any, seed: Sequence[int] | None = None) -> list[np.ndarray]:
+        """The client's summands after `dataset`, in the order of the form's `zero`.
+
+        Args:
+            seed: Draws the random numbers that a device draws from it, if there are any;
+                three integers from 1 to 30000. Without it they are TensorFlow's own.
+        """
+        if self._replay is not None and seed is not None:
+            work = self._form.work
+            parameters = [leaf.tensor for leaf in work.inputs if not leaf.is_dataset]
+            values = dict(zip(parameters, self.checkpoint(), strict=True))
+            results = self._replay.run(dataset, values, seed)
+            summed = [leaf.path[0] == "0" for leaf in work.outputs]
+            return [value for value, kept in zip(results, summed, strict=True) if kept]
         result = self._form.work.computation(dataset, self._checkpoint)
         return arrays(self._form.work.type.result[0], result[0])
 

@@ -11,5 +11,14 @@ not arithmetic, `rules` says what replaces operations that have no builtin.
 
 from tflite_models.lowering.client_work import ClientWork
 from tflite_models.lowering.errors import LoweringError, UnsupportedOperation, layer_of
+from tflite_models.lowering.forward_pass import ForwardPass
+from tflite_models.lowering.lowered import Profile
 
-__all__ = ["ClientWork", "LoweringError", "UnsupportedOperation", "layer_of"]
+__all__ = [
+    "ClientWork",
+    "ForwardPass",
+    "LoweringError",
+    "Profile",
+    "UnsupportedOperation",
+    "layer_of",
+]

@@ -9,7 +9,7 @@ captures is computed anew from the parameters and only what a batch changes is
 state. Parts that a function does not need are pruned when it is converted.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,10 +17,14 @@ import tensorflow as tf
 from tensorflow.core.framework import graph_pb2
 from tensorflow.python.framework.func_graph import FuncGraph
 
+from tflite_models.lowering import batch as generic_batch
+from tflite_models.lowering import random_numbers
 from tflite_models.lowering.dataset import Reduction, ReductionPolicy
 from tflite_models.lowering.errors import LoweringError
 from tflite_models.lowering.graph_walk import GraphWalk
+from tflite_models.lowering.lowered import Lowered, Profile, lower
 from tflite_models.lowering.node import node_name
+from tflite_models.lowering.source import integers, random_sites
 from tflite_models.lowering.values import DatasetHandle, Value
 
 
@@ -34,10 +38,11 @@ class _Reached(Exception):
 
 @dataclass(frozen=True)
 class _State:
-    """Which of the loop's values a batch changes, and their specs."""
+    """Which of the loop's values a batch changes, their specs, and whether it draws."""
 
     varying: tuple[int, ...]
     specs: tuple[tf.TensorSpec, ...]
+    seeded: bool
 
 
 class ClientWork:
@@ -52,6 +57,8 @@ class ClientWork:
         parameters: Placeholders of the other inputs.
         results: Tensors that the computation gives.
         batch: Specs of the tensors of one batch, in tf.data's order, first dimension None.
+        max_batch: The most examples in a batch; only random numbers need to know.
+        profile: Which substitutions to make (see `lowered`).
 
     Raises:
         LoweringError: the computation cannot be split or lowered.
@@ -66,13 +73,18 @@ class ClientWork:
         parameters: Sequence[str],
         results: Sequence[str],
         batch: Sequence[tf.TensorSpec],
+        max_batch: int = 0,
+        profile: Profile = "modern",
     ) -> None:
         self._graph = graph
         self._first = [initialize] if initialize else []
         self._dataset = node_name(dataset)
         self._parameters = [node_name(reference) for reference in parameters]
         self._results = list(results)
+        self._max_batch = max_batch
+        self._profile: Profile = profile
         self.batch_specs = list(batch)
+        self._lowered: dict[str, Lowered] = {}
         #: For each kind of operation built so far, the source nodes behind it.
         self.origins: dict[str, list[str]] = {}
 
@@ -90,58 +102,134 @@ class ClientWork:
     def state_specs(self) -> list[tf.TensorSpec]:
         return list(self._state.specs)
 
-    def begin(self, parameters: Sequence[Value]) -> list[Value]:
-        """The state before the first batch."""
-        initial = self._reach(parameters).initial()
-        return [tf.convert_to_tensor(initial[index]) for index in self._state.varying]
+    @property
+    def seeded(self) -> bool:
+        """Whether `begin` takes a seed, int32 [3] with entries from 1 to MAX_SEED."""
+        return self._state.seeded
+
+    def begin(self, parameters: Sequence[Value], seed: Value = None) -> list[Value]:
+        """The state before the first batch; the seed is needed if the work is `seeded`."""
+        if self.seeded != (seed is not None):
+            raise ValueError("a seed is given to a computation exactly if it is seeded")
+        seeds = [tf.TensorSpec([3], tf.int32)] if self.seeded else []
+
+        def body(parameters: Sequence[Value], *seed: Value) -> list[Value]:
+            initial = self._reach(parameters).initial()
+            chosen = [tf.convert_to_tensor(initial[index]) for index in self._state.varying]
+            return [*chosen, *(random_numbers.initial_state(value) for value in seed)]
+
+        arguments = [seed] if self.seeded else []
+        return self._call("begin", body, parameters, seeds, arguments)
 
     def batch(
         self, parameters: Sequence[Value], state: Sequence[Value], batch: Sequence[Value]
     ) -> list[Value]:
         """The state after one more batch."""
-        reduction = self._reach(parameters)
-        after = reduction.step(self._complete(reduction, state), batch)
-        return [tf.convert_to_tensor(after[index]) for index in self._state.varying]
+
+        def body(parameters: Sequence[Value], *values: Value) -> list[Value]:
+            size = len(self.state_specs)
+            reduction = self._reach(parameters)
+            current = self._complete(reduction, values[:size])
+            after = self._step(reduction, current, values[size:], values[size - 1])
+            chosen = [tf.convert_to_tensor(after[index]) for index in self._state.varying]
+            if self.seeded:
+                chosen.append(self._draws.advance(values[size - 1]))
+            return chosen
+
+        return self._call(
+            "batch",
+            body,
+            parameters,
+            [*self.state_specs, *self.batch_specs],
+            [*state, *batch],
+        )
 
     def finish(self, parameters: Sequence[Value], state: Sequence[Value]) -> list[Value]:
         """The computation's results after the last batch."""
-        return self._run(
-            parameters, lambda reduction: reduction.leave(self._complete(reduction, state))
-        )
+
+        def body(parameters: Sequence[Value], *values: Value) -> list[Value]:
+            return self._run(
+                parameters, lambda reduction: reduction.leave(self._complete(reduction, values))
+            )
+
+        return self._call("finish", body, parameters, self.state_specs, state)
 
     def single(self, parameters: Sequence[Value], batch: Sequence[Value]) -> list[Value]:
         """The computation's results on a data set of one batch."""
-        return self._run(
-            parameters,
-            lambda reduction: reduction.leave(reduction.step(reduction.initial(), batch)),
-        )
+
+        def body(parameters: Sequence[Value], *values: Value) -> list[Value]:
+            return self._run(
+                parameters,
+                lambda reduction: reduction.leave(reduction.step(reduction.initial(), values)),
+            )
+
+        return self._call("single", body, parameters, self.batch_specs, batch)
+
+    def _call(
+        self,
+        name: str,
+        body: Callable[..., list[Value]],
+        parameters: Sequence[Value],
+        specs: Sequence[tf.TensorSpec],
+        values: Sequence[Value],
+    ) -> list[Value]:
+        """Lowers a function of the parameters and other tensors once, and calls it."""
+        if name not in self._lowered:
+            size = len(self._parameters)
+            self._lowered[name] = lower(
+                lambda *inputs: body(inputs[:size], *inputs[size:]),
+                [*self.parameter_specs, *specs],
+                generic=self._generic,
+                profile=self._profile,
+            )
+        return self._lowered[name](*parameters, *values)
 
     @cached_property
     def _state(self) -> _State:
         # A function's graph, so that constants can be evaluated outside it.
-        with FuncGraph("state").as_default():
+        with generic_batch.generic(self._generic), FuncGraph("state").as_default():
             parameters = [_placeholder(spec) for spec in self.parameter_specs]
             reduction = self._reach(parameters)
             initial = [tf.convert_to_tensor(value) for value in reduction.initial()]
             before = [_placeholder(tf.TensorSpec(v.shape, v.dtype)) for v in initial]
-            after = reduction.step(before, [_placeholder(spec) for spec in self.batch_specs])
+            batch = [
+                _placeholder(tf.TensorSpec([self._generic, *spec.shape[1:]], spec.dtype))
+                for spec in self.batch_specs
+            ]
+            seed = _placeholder(tf.TensorSpec([3], tf.int32))
+            after = self._step(reduction, before, batch, seed)
             varying = [i for i, value in enumerate(after) if value is not before[i]]
             for index in varying:
                 old, new = initial[index], tf.convert_to_tensor(after[index])
-                if old.dtype != new.dtype or not old.shape.is_fully_defined():
+                if old.dtype != new.dtype or old.shape != new.shape:
                     raise LoweringError(
                         f"the state of the training loop changes from {old.dtype.name} "
                         f"{old.shape} to {new.dtype.name} {new.shape} in a batch; "
                         "it must keep one dtype and a fixed shape"
                     )
+            specs = [tf.TensorSpec(initial[i].shape, initial[i].dtype) for i in varying]
+            seeded = self._draws.any
             return _State(
                 tuple(varying),
-                tuple(tf.TensorSpec(initial[i].shape, initial[i].dtype) for i in varying),
+                tuple([*specs, tf.TensorSpec([3], tf.int32)] if seeded else specs),
+                seeded,
             )
+
+    def _step(
+        self, reduction: Reduction, current: Sequence[Value], batch: Sequence[Value], random: Value
+    ) -> list[Value]:
+        """The loop's values after a batch, whose random numbers begin at a state."""
+        self._draws.begin_batch()
+        environment = reduction.walk.environment
+        before = environment.snapshot()
+        environment.assign(random_numbers.STATE, random)
+        after = reduction.step(current, batch)
+        environment.restore(before)
+        return after
 
     def _complete(self, reduction: Reduction, state: Sequence[Value]) -> list[Value]:
         values = reduction.initial()
-        for index, value in zip(self._state.varying, state, strict=True):
+        for index, value in zip(self._state.varying, state, strict=False):
             values[index] = value
         return values
 
@@ -156,7 +244,7 @@ class ClientWork:
         raise LoweringError("the client computation does not read its examples")
 
     def _run(self, parameters: Sequence[Value], policy: ReductionPolicy) -> list[Value]:
-        walk = GraphWalk(self._graph, reduction=policy)
+        walk = GraphWalk(self._graph, reduction=policy, draws=self._draws)
         # Shared, so that what was built before an early end is not lost.
         for op, nodes in self.origins.items():
             walk.origins[op] = nodes
@@ -165,6 +253,18 @@ class ClientWork:
         feeds[self._dataset] = DatasetHandle()
         results = walk.run(feeds, self._results, first=self._first)
         return [tf.convert_to_tensor(value) for value in results]
+
+    @cached_property
+    def _generic(self) -> int:
+        """The number that stands for the batch size."""
+        try:
+            return generic_batch.choose(integers(self._graph))
+        except ValueError as error:
+            raise LoweringError(str(error)) from error
+
+    @cached_property
+    def _draws(self) -> random_numbers.Draws:
+        return random_numbers.Draws(random_sites(self._graph), self._max_batch)
 
 
 def _placeholder(spec: tf.TensorSpec) -> tf.Tensor:

@@ -57,7 +57,7 @@ ReductionPolicy: TypeAlias = Callable[[Reduction], list[Value]]
 @handles("ReduceDataset")
 def _reduce_dataset(walk: "GraphWalk", node: Node, inputs: list[Value]) -> list[Value]:
     size = len(node.attributes["Tstate"])
-    if not isinstance(inputs[0], DatasetHandle):
+    if not isinstance(inputs[0], DatasetHandle) or walk.reduction is None:
         raise LoweringError("the client computation reads a data set that is not its examples")
     captured = inputs[1 + size :]
     reduction = Reduction(

@@ -13,11 +13,12 @@ from typing import Any
 from tensorflow.core.framework import function_pb2, graph_pb2
 from tensorflow.python.framework import op_def_registry
 
-# Importing `shapes` and `variables` enters their handlers in the table.
+# Importing `shapes`, `tensor_lists` and `variables` enters their handlers in the table.
 from tflite_models.lowering import (
     control_flow,
     dataset,
     shapes,  # noqa: F401
+    tensor_lists,  # noqa: F401
     variables,  # noqa: F401
 )
 from tflite_models.lowering.control_flow import Conditions
@@ -26,7 +27,8 @@ from tflite_models.lowering.environment import Environment
 from tflite_models.lowering.errors import LoweringError, UnsupportedOperation
 from tflite_models.lowering.handlers import HANDLERS
 from tflite_models.lowering.node import Node, node_name
-from tflite_models.lowering.rules import REFUSED, RULES
+from tflite_models.lowering.random_numbers import Draws
+from tflite_models.lowering.rules import REFUSED, RULES, Rule
 from tflite_models.lowering.values import Value, is_handle
 
 #: Prefixes of operations that change a variable.
@@ -38,7 +40,9 @@ class GraphWalk:
 
     Args:
         graph: The whole computation, with its function library.
-        reduction: What to do at ReduceDataset (see `dataset`).
+        reduction: What to do at ReduceDataset (see `dataset`); None if there is none.
+        draws: Where random operations get their numbers; None refuses them.
+        rules: What replaces operations, by name.
 
     Attributes:
         environment: The variables' values at this point of the walk.
@@ -46,7 +50,16 @@ class GraphWalk:
             caused it, so that the converter's complaints can name a layer.
     """
 
-    def __init__(self, graph: graph_pb2.GraphDef, *, reduction: dataset.ReductionPolicy) -> None:
+    def __init__(
+        self,
+        graph: graph_pb2.GraphDef,
+        *,
+        reduction: dataset.ReductionPolicy | None = None,
+        draws: Draws | None = None,
+        rules: Mapping[str, Rule] = RULES,
+    ) -> None:
+        self._rules = rules
+        self.draws = draws or Draws((), 0)
         self._nodes = {definition.name: Node(definition) for definition in graph.node}
         self._functions = {f.signature.name: f for f in graph.library.function}
         self._bodies: dict[str, dict[str, Node]] = {}
@@ -88,7 +101,7 @@ class GraphWalk:
     def _body(self, function: str) -> dict[str, Node]:
         if function not in self._bodies:
             definitions = self._function(function).node_def
-            self._bodies[function] = {d.name: Node(d) for d in definitions}
+            self._bodies[function] = {d.name: Node(d, function) for d in definitions}
         return self._bodies[function]
 
     def _has_effect(self, node: Node) -> bool:
@@ -141,8 +154,8 @@ class GraphWalk:
         if folded is not None:
             return folded
         try:
-            if node.op in RULES:
-                outputs = RULES[node.op].apply(inputs, node.attributes)
+            if node.op in self._rules:
+                outputs = self._rules[node.op].apply(inputs, node.attributes)
                 for output in outputs:
                     if hasattr(output, "op"):
                         self.origins[output.op.type].append(node.name)

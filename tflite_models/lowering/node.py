@@ -11,8 +11,10 @@ from tensorflow.core.framework import attr_value_pb2, node_def_pb2
 class Node:
     """A node whose double precision is single precision, as TFLite kernels want it."""
 
-    def __init__(self, definition: node_def_pb2.NodeDef) -> None:
+    def __init__(self, definition: node_def_pb2.NodeDef, function: str = "") -> None:
         self.definition = definition
+        #: The node's identity in the whole graph: its function, "" for none, and its name.
+        self.site = f"{function}/{definition.name}"
         self.name: str = definition.name
         self.op: str = definition.op
         self.data_inputs = [ref for ref in definition.input if not ref.startswith("^")]

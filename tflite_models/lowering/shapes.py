@@ -1,13 +1,23 @@
 """Shapes and constants, known at once wherever the batch dimension does not enter."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
 
+from tflite_models.lowering import batch
+from tflite_models.lowering.emit import MAX_FOLDED_ELEMENTS
 from tflite_models.lowering.handlers import handles
 from tflite_models.lowering.node import Node
-from tflite_models.lowering.values import Value, has_static_shape, is_constant, static_shape
+from tflite_models.lowering.values import (
+    TensorList,
+    Value,
+    has_static_shape,
+    is_constant,
+    static_shape,
+)
 
 if TYPE_CHECKING:
     from tflite_models.lowering.graph_walk import GraphWalk
@@ -38,10 +48,10 @@ def _shapes(_walk: "GraphWalk", node: Node, inputs: list[Value]) -> list[Value]:
 
 
 @handles("Size")
-def _size(_walk: "GraphWalk", node: Node, inputs: list[Value]) -> list[Value] | None:
+def _size(_walk: "GraphWalk", _node: Node, inputs: list[Value]) -> list[Value] | None:
     if not has_static_shape(inputs[0]):
         return None
-    return [np.array(static_shape(inputs[0]).num_elements(), _index_dtype(node))]
+    return [np.array(static_shape(inputs[0]).num_elements(), np.int64)]
 
 
 @handles("Rank")
@@ -51,6 +61,8 @@ def _rank(_walk: "GraphWalk", _node: Node, inputs: list[Value]) -> list[Value]:
 
 @handles("ZerosLike")
 def _zeros(_walk: "GraphWalk", _node: Node, inputs: list[Value]) -> list[Value] | None:
+    if isinstance(inputs[0], TensorList):
+        return [replace(inputs[0], items=(None,) * len(inputs[0].items))]
     return _full(inputs[0], 0)
 
 
@@ -63,7 +75,28 @@ def _full(value: Value, fill: int) -> list[Value] | None:
     if not has_static_shape(value):
         return None
     dtype = value.dtype if is_constant(value) else value.dtype.as_numpy_dtype
-    return [np.full(static_shape(value).as_list(), fill, dtype)]
+    return [full(static_shape(value).as_list(), np.asarray(fill, dtype))]
+
+
+def full(sides: Sequence[int], entry: Value) -> Value:
+    """A tensor of equal entries: known now if it is small, filled on the device if not."""
+    if not any(batch.is_generic(side) for side in sides) and (
+        np.prod(sides, dtype=np.int64) <= MAX_FOLDED_ELEMENTS and is_constant(entry)
+    ):
+        return np.full(list(sides), entry, entry.dtype)
+    return tf.fill(np.array(sides, np.int32), entry)
+
+
+@handles("Fill", "BroadcastTo")
+def _fill(_walk: "GraphWalk", node: Node, inputs: list[Value]) -> list[Value] | None:
+    sides, value = inputs if node.op == "Fill" else reversed(inputs)
+    if not is_constant(sides):
+        return None
+    if static_shape(value).as_list() == [int(side) for side in sides]:
+        return [value]
+    if is_constant(value) and np.size(value) == 1:
+        return [full([int(side) for side in sides], np.ravel(value)[0])]
+    return None
 
 
 @handles("Sum", "Mean", "Max", "Min", "Prod", "All", "Any")
@@ -82,6 +115,12 @@ def _reshape(_walk: "GraphWalk", _node: Node, inputs: list[Value]) -> list[Value
         return None
     same = static_shape(value).as_list() == [int(side) for side in shape]
     return [value] if same else None
+
+
+@handles("Tile")
+def _tile(_walk: "GraphWalk", _node: Node, inputs: list[Value]) -> list[Value] | None:
+    value, repeats = inputs
+    return [value] if is_constant(repeats) and np.all(repeats == 1) else None
 
 
 @handles("Mul")

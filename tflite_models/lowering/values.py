@@ -1,7 +1,7 @@
 """The values that flow along the edges of a graph while it is walked.
 
 A value is known now (a numpy array), known on the device (a symbolic tensor of
-the graph being traced), or a handle: a resource variable or the data set.
+the graph being traced), or a handle: a resource variable, the data set or a list.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,20 @@ class DatasetHandle:
     """The client's examples; only ReduceDataset may read them."""
 
 
-Handle: TypeAlias = VariableHandle | DatasetHandle
+@dataclass(frozen=True, eq=False)
+class TensorList:
+    """A list of tensors of one shape; None stands for an element that was never set.
+
+    Attributes:
+        element_shape: As TensorFlow keeps it: rank-1 integers, -1 for an unknown side.
+    """
+
+    items: tuple["Value | None", ...]
+    element_shape: "Value"
+    dtype: tf.DType
+
+
+Handle: TypeAlias = VariableHandle | DatasetHandle | TensorList
 Value: TypeAlias = Any  # np.ndarray | tf.Tensor | Handle; tf is untyped here
 
 
@@ -32,7 +45,7 @@ def is_constant(value: Value) -> bool:
 
 
 def is_handle(value: Value) -> bool:
-    return isinstance(value, VariableHandle | DatasetHandle)
+    return isinstance(value, VariableHandle | DatasetHandle | TensorList)
 
 
 def static_shape(value: Value) -> tf.TensorShape:

@@ -56,3 +56,31 @@ def _is_initialized(walk: "GraphWalk", _node: Node, inputs: list[Value]) -> list
 @handles("VariableShape")
 def _variable_shape(walk: "GraphWalk", _node: Node, inputs: list[Value]) -> list[Value]:
     return [np.array(static_shape(walk.environment.read(inputs[0])).as_list(), np.int32)]
+
+
+@handles("ResourceGather")
+def _gather(walk: "GraphWalk", _node: Node, inputs: list[Value]) -> list[Value]:
+    """The rows of a table at some indices: what an embedding looks up."""
+    return [tf.gather(walk.environment.read(inputs[0]), inputs[1])]
+
+
+@handles("ResourceScatterAdd")
+def _scatter_add(walk: "GraphWalk", _node: Node, inputs: list[Value]) -> list[Value]:
+    variable, indices, changes = inputs
+    table = walk.environment.read(variable)
+    walk.environment.assign(variable, table + sum_rows(indices, changes, table.shape))
+    return []
+
+
+@handles("ResourceScatterSub")
+def _scatter_sub(walk: "GraphWalk", _node: Node, inputs: list[Value]) -> list[Value]:
+    variable, indices, changes = inputs
+    table = walk.environment.read(variable)
+    walk.environment.assign(variable, table - sum_rows(indices, changes, table.shape))
+    return []
+
+
+def sum_rows(indices: Value, rows: Value, shape: tf.TensorShape) -> Value:
+    """A table of `shape` whose entry i is the sum of the rows with index i."""
+    flat = tf.reshape(rows, [-1, *shape[1:]])
+    return tf.math.unsorted_segment_sum(flat, tf.reshape(indices, [-1]), shape[0])

@@ -1,0 +1,111 @@
+"""TFF's client work with the random numbers that a device would draw.
+
+Dropout draws from TensorFlow's own generator, the device graph from the
+session's seed (tflite_models.lowering.random_numbers). To compare the two, TFF's
+graph is executed by TensorFlow with each random operation replaced by a call
+into this module, where numpy draws the same numbers one after another.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.ops import script_ops
+
+from device_plan.compiler.block import Block
+from tflite_models.lowering.random_numbers import BLOCK, DRAWS, GENERATORS, NORMAL, UNIFORM
+from tflite_models.lowering.source import nodes, random_sites
+
+
+def draws_random_numbers(block: Block) -> bool:
+    return bool(random_sites(block.graph))
+
+
+class Replay:
+    """A block whose random numbers follow from a seed.
+
+    Args:
+        block: A client computation over one data set.
+    """
+
+    def __init__(self, block: Block) -> None:
+        self._block = block
+        self._sites = sorted(random_sites(block.graph))
+        self._seed: Sequence[int] = ()
+        self._batches: Counter[str] = Counter()
+        # TensorFlow's registry refers to functions weakly.
+        self._functions: list[Any] = []
+        self._graph = tf.compat.v1.GraphDef()
+        self._graph.CopyFrom(block.graph)
+        for node in nodes(self._graph):
+            if node.op in (*UNIFORM, *NORMAL):
+                self._replace(node.definition, node.site)
+
+    def run(
+        self, dataset: tf.data.Dataset, values: Mapping[str, np.ndarray], seed: Sequence[int]
+    ) -> list[np.ndarray]:
+        """The block's results.
+
+        Args:
+            values: Its other inputs, by the tensor they are fed to.
+            seed: Three integers from 1 to 30000.
+        """
+        self._seed = [int(number) for number in seed]
+        self._batches.clear()
+        (examples,) = [leaf for leaf in self._block.inputs if leaf.is_dataset]
+        outputs = [leaf.tensor for leaf in self._block.outputs]
+        with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+            feeds: dict[str, Any] = {
+                name: tf.constant(np.asarray(value)) for name, value in values.items()
+            }
+            feeds[examples.tensor] = tf.data.experimental.to_variant(dataset)
+            first = [self._block.initialize] if self._block.initialize else []
+            fetches = tf.import_graph_def(self._graph, feeds, [*outputs, *first], name="")
+            session.run(fetches[len(outputs) :])
+            return list(session.run(fetches[: len(outputs)]))
+
+    def _replace(self, definition: Any, site: str) -> None:
+        normal = definition.op in NORMAL
+
+        def draw(shape: np.ndarray) -> np.ndarray:
+            batch = self._batches[site]
+            self._batches[site] += 1
+            sides = [int(side) for side in shape]
+            size = int(np.prod(sides))
+            number = (batch * len(self._sites) + self._sites.index(site)) * DRAWS
+            u = wichmann_hill(self._seed, number * BLOCK, size)
+            if normal:
+                v = wichmann_hill(self._seed, (number + 1) * BLOCK, size)
+                u = np.sqrt(-2.0 * np.log(1.0 - u)) * np.cos(2.0 * np.pi * v)
+            return u.reshape(sides).astype(np.float32)
+
+        dtype = definition.attr["T"].type
+        if definition.op not in ("RandomUniform", "RandomStandardNormal"):
+            dtype = definition.attr["Tshape"].type or dtype
+        del definition.input[1:]
+        self._functions.append(draw)
+        definition.op = "PyFunc"
+        definition.attr.clear()
+        definition.attr["token"].s = script_ops._py_funcs.insert(draw).encode()
+        definition.attr["Tin"].list.type.append(dtype)
+        definition.attr["Tout"].list.type.append(tf.float32.as_datatype_enum)
+
+
+def wichmann_hill(seed: Sequence[int], skip: int, size: int) -> np.ndarray:
+    """Numbers of algorithm AS 183 (Wichmann and Hill 1982), float64 [size].
+
+    Args:
+        seed: Three integers.
+        skip: Numbers left out before the first.
+    """
+    total = np.zeros(size)
+    for start, (multiplier, modulus) in zip(seed, GENERATORS, strict=True):
+        state = start * pow(multiplier, skip, modulus) % modulus
+        states = np.empty(size)
+        for index in range(size):
+            states[index] = state
+            state = state * multiplier % modulus
+        total += states / modulus
+    return total % 1.0
