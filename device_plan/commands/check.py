@@ -25,7 +25,7 @@ def check(plan_file: Path, task_file: Path) -> None:
     own graph runs on this machine's TFLite runtime.
     """
     archive, task = open_plan(plan_file), load(task_file)
-    checks = with_progress(lambda progress: compiler().check_plan(archive, task, progress))
+    checks = with_progress(lambda progress: compiler().check_plan(archive, task, progress)).checks
     print_checks(checks)
     if not all(done.passed for done in checks):
         raise CheckFailed(failure(checks))

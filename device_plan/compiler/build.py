@@ -56,6 +56,14 @@ class BuiltPlan:
 
 
 @dataclass(frozen=True)
+class CheckedPlan:
+    """What the checks found of an existing plan, and the cases they tried it with."""
+
+    checks: list[Check]
+    cases: Cases
+
+
+@dataclass(frozen=True)
 class _Author:
     """All that follows from the author's task alone, before anything is lowered."""
 
@@ -128,8 +136,8 @@ def build_plan(task: FederatedTask, progress: Progress = lambda _: None) -> Buil
 
 def check_plan(
     archive: PlanArchive, task: FederatedTask, progress: Progress = lambda _: None
-) -> list[Check]:
-    """The release checks of an existing plan against its task.
+) -> CheckedPlan:
+    """The release checks of all variants of an existing plan against its task.
 
     Raises:
         InvalidTask: the task cannot become a plan, or not one with these tensors.
@@ -157,14 +165,19 @@ def check_plan(
         start_worker()
         stored = files.decode(archive.initial_state)
         state = [stored[name] for name in naming.state_names(author.training)]
-        subject = _subject(
-            author,
-            archive.manifest,
-            archive.graph,
-            files.decode(archive.initial_checkpoint),
-            Oracle(author.training, state),
-        )
-        return run_checks(subject, progress)
+        weights = files.decode(archive.initial_checkpoint)
+        oracle = Oracle(author.training, state)
+        checks: list[Check] = []
+        cases: Cases | None = None
+        for place, part in enumerate(archive.variants):
+            subject = _subject(author, part.manifest, part.graph, weights, oracle)
+            if cases is None:
+                progress("Computing updates and metrics with TFF")
+                cases = subject.cases()
+            found = run_checks(subject, progress, cases)
+            checks += [_of_variant(part.variant, check) for check in found] if place else found
+        assert cases is not None, "an archive has at least one variant"
+        return CheckedPlan(checks, cases)
 
 
 def _read(task: FederatedTask, progress: Progress) -> _Author:
