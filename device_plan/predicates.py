@@ -97,8 +97,10 @@ class Verdict:
 
     def __str__(self) -> str:
         rounds = self.predicate.after_rounds
+        # What holds goes into plans, whose bytes the last bits of a sum must not change.
+        value = f"{self.value:.2g}" if self.holds else f"{self.value:.4g}"
         return (
-            f"{self.predicate.metric} is {self.value:.4g} after {rounds} simulated "
+            f"{self.predicate.metric} is {value} after {rounds} simulated "
             f"round{'s' if rounds != 1 else ''}, the predicate asks {self.predicate.asks}"
         )
 
