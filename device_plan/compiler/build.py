@@ -174,8 +174,8 @@ def check_plan(
             if cases is None:
                 progress("Computing updates and metrics with TFF")
                 cases = subject.cases()
-            found = run_checks(subject, progress, cases)
-            checks += [_of_variant(part.variant, check) for check in found] if place else found
+            held = run_checks(subject, progress, cases)
+            checks += [_of_variant(part.variant, check) for check in held] if place else held
         assert cases is not None, "an archive has at least one variant"
         return CheckedPlan(checks, cases)
 

@@ -54,12 +54,15 @@ def _training(manifest: PlanManifest, oracle: Oracle, examples: ExampleSource) -
     ):
         for draw in DRAWS:
             drawn = examples.draw(draw, rows)
-            reference = oracle.work(examples.dataset(drawn, size, epochs))
+            seed = session_seed(draw) if manifest.seeded else None
+            reference = oracle.work(
+                examples.dataset(drawn, size, epochs), None if seed is None else seed.tolist()
+            )
             yield Case(
                 name=name,
                 computation="training",
                 draw=draw,
-                seed=session_seed(draw) if manifest.seeded else None,
+                seed=seed,
                 batches=list(batches(drawn, size)),
                 epochs=epochs,
                 reference=dict(zip(names, reference, strict=True)),
