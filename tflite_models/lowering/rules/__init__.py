@@ -1,9 +1,18 @@
 """Operations written with TFLite builtins, by family."""
 
-from tflite_models.lowering.rules import activations, arithmetic, losses, products
+from tflite_models.lowering.rules import activations, arithmetic, losses, normalization, products
 from tflite_models.lowering.rules.table import REFUSED, RULES, Rule, refuse
 
-__all__ = ["REFUSED", "RULES", "Rule", "activations", "arithmetic", "losses", "products"]
+__all__ = [
+    "REFUSED",
+    "RULES",
+    "Rule",
+    "activations",
+    "arithmetic",
+    "losses",
+    "normalization",
+    "products",
+]
 
 refuse(
     "RandomUniform",

@@ -12,21 +12,31 @@ def sparse_softmax_cross_entropy(logits: Value, labels: Value) -> tuple[Value, V
 
     The largest entry of p is exp(0) / sum(exp(x - max x)), so the loss is
     (max x - x[label]) - log(max p): one SOFTMAX serves loss and gradient, and
-    nothing is lost when p[label] underflows.
+    nothing is lost when p[label] underflows. The one-hot matrix is scattered and
+    x[label] gathered: a ONE_HOT of 10,000 classes would cost more than the SOFTMAX.
+
+    A label that is no class gives a loss that is not a number and one such entry in
+    the gradient, as TensorFlow's operation does on accelerators.
 
     Args:
         logits: [batch, classes] float32.
         labels: [batch] integers below `classes`.
     """
     labels = tf.cast(labels, tf.int32)
-    classes = logits.shape[-1]
+    last = logits.shape[-1] - 1
+    label = tf.clip_by_value(labels, 0, last)
+    # 1, and 0/0 where the label had to be clipped.
+    right = tf.cast(tf.equal(label, labels), logits.dtype)
+    right = right / right
+    rows = tf.range(tf.shape(labels)[0])
+    at_label = tf.stack([rows, label], axis=1)
     probabilities = tf.nn.softmax(logits)
-    one_hot = tf.one_hot(labels, classes)
-    at_label = tf.reduce_sum(logits * one_hot, axis=-1)
-    loss = (tf.reduce_max(logits, axis=-1) - at_label) - tf.math.log(
+    loss = (tf.reduce_max(logits, axis=-1) - tf.gather_nd(logits, at_label)) - tf.math.log(
         tf.reduce_max(probabilities, axis=-1)
     )
-    return loss, probabilities - one_hot
+    # An operation, since a shape written down would be computed on the device anew.
+    shape = tf.raw_ops.Shape(input=logits)
+    return loss * right, probabilities - tf.scatter_nd(at_label, right, shape)
 
 
 @rule("SoftmaxCrossEntropyWithLogits")
