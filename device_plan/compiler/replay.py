@@ -42,6 +42,14 @@ class Replay:
         for node in nodes(self._graph):
             if node.op in (*UNIFORM, *NORMAL):
                 self._replace(node.definition, node.site)
+        self._whole = tf.compat.v1.wrap_function(
+            lambda: tf.graph_util.import_graph_def(self._graph, name=""), []
+        )
+        tensor = self._whole.graph.get_tensor_by_name
+        self._run = self._whole.prune(
+            [tensor(leaf.tensor) for leaf in block.inputs],
+            [tensor(leaf.tensor) for leaf in block.outputs],
+        )
 
     def run(
         self, dataset: tf.data.Dataset, values: Mapping[str, np.ndarray], seed: Sequence[int]
@@ -54,17 +62,15 @@ class Replay:
         """
         self._seed = [int(number) for number in seed]
         self._batches.clear()
-        (examples,) = [leaf for leaf in self._block.inputs if leaf.is_dataset]
-        outputs = [leaf.tensor for leaf in self._block.outputs]
-        with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-            feeds: dict[str, Any] = {
-                name: tf.constant(np.asarray(value)) for name, value in values.items()
-            }
-            feeds[examples.tensor] = tf.data.experimental.to_variant(dataset)
-            first = [self._block.initialize] if self._block.initialize else []
-            fetches = tf.import_graph_def(self._graph, feeds, [*outputs, *first], name="")
-            session.run(fetches[len(outputs) :])
-            return list(session.run(fetches[: len(outputs)]))
+        if self._block.initialize:
+            self._whole.prune([], self._whole.graph.get_operation_by_name(self._block.initialize))()
+        feeds = [
+            tf.data.experimental.to_variant(dataset)
+            if leaf.is_dataset
+            else tf.constant(values[leaf.tensor])
+            for leaf in self._block.inputs
+        ]
+        return [np.asarray(result) for result in self._run(*feeds)]
 
     def _replace(self, definition: Any, site: str) -> None:
         normal = definition.op in NORMAL
@@ -102,10 +108,10 @@ def wichmann_hill(seed: Sequence[int], skip: int, size: int) -> np.ndarray:
     """
     total = np.zeros(size)
     for start, (multiplier, modulus) in zip(seed, GENERATORS, strict=True):
-        state = start * pow(multiplier, skip, modulus) % modulus
-        states = np.empty(size)
-        for index in range(size):
-            states[index] = state
-            state = state * multiplier % modulus
-        total += states / modulus
+        # The sequence so far, jumped ahead by its own length, is its continuation.
+        states = np.array([start * pow(multiplier, skip, modulus) % modulus], np.int64)
+        while len(states) < size:
+            jumped = states * pow(multiplier, len(states), modulus) % modulus
+            states = np.concatenate([states, jumped])
+        total += states[:size] / modulus
     return total % 1.0
