@@ -1,6 +1,13 @@
 """Operations written with TFLite builtins, by family."""
 
-from tflite_models.lowering.rules import activations, arithmetic, losses, normalization, products
+from tflite_models.lowering.rules import (
+    activations,
+    arithmetic,
+    convolution,
+    losses,
+    normalization,
+    products,
+)
 from tflite_models.lowering.rules.table import REFUSED, RULES, Rule, refuse
 
 __all__ = [
@@ -9,6 +16,7 @@ __all__ = [
     "Rule",
     "activations",
     "arithmetic",
+    "convolution",
     "losses",
     "normalization",
     "products",

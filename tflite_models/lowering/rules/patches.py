@@ -1,0 +1,117 @@
+"""Convolutions as matrix products of patches (im2col).
+
+A training graph's filters are not constant, and for those the runtimes' own
+convolution multiplies without the processor's wide vectors; their
+BATCH_MATMUL of two matrices uses them. With S the patches, one row for each
+position and one column for each tap and channel, a convolution is S W.
+Chellapilla et al. 2006, "High Performance Convolutional Neural Networks for
+Document Processing", describe the unrolling.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from tflite_models.lowering.rules.products import matrix_product
+from tflite_models.lowering.rules.windows import Taps, padded, tap_slices
+from tflite_models.lowering.values import Value
+
+#: Entries up to which a table of indices is worth its bytes in the graph (64 KiB).
+MAX_TABLE = 1 << 14
+
+#: Numbers per example up to which all patches are in memory at once (4 MiB).
+MAX_PATCHES = 1 << 20
+
+
+def correlation(x: Value, weights: Value, rows: Taps, columns: Taps) -> Value:
+    """y[b, p, q, n] = sum over taps i, j and channels c of x[b, row, column, c] w[i, j, c, n].
+
+    `row` is what tap i reads at position p, `column` what tap j reads at q.
+
+    Args:
+        x: [batch, height, width, channels] float32.
+        weights: [taps in height, taps in width, channels, outputs] float32.
+
+    Returns:
+        [batch, rows.count, columns.count, outputs] float32.
+    """
+    height, width, channels, outputs = (int(side) for side in weights.shape)
+    size = rows.count * columns.count * height * width * channels
+    if size <= MAX_PATCHES or height == 1:
+        matrix = tf.reshape(weights, [height * width * channels, outputs])
+        product = matrix_product(patches(x, rows, columns), matrix)
+        return tf.reshape(product, [-1, rows.count, columns.count, outputs])
+    # One row of taps after the other, so that memory holds one row's patches.
+    rim = padded(x, rows, columns)
+    wide = tf.concat(_along_width(rim, columns), axis=3)
+    total = None
+    for tap in range(height):
+        part = tf.reshape(wide[:, rows.slice_of(tap)], [-1, width * channels])
+        product = matrix_product(part, tf.reshape(weights[tap], [width * channels, outputs]))
+        total = product if total is None else total + product
+    return tf.reshape(total, [-1, rows.count, columns.count, outputs])
+
+
+def patches(x: Value, rows: Taps, columns: Taps) -> Value:
+    """One row for each position of each example, with all that the taps read there.
+
+    Returns:
+        [batch * positions, taps in height * taps in width * channels] float32.
+    """
+    height, width, channels = (int(side) for side in x.shape[1:])
+    if rows.is_whole and columns.is_whole:
+        return tf.reshape(x, [-1, channels])
+    taps = len(rows.offsets) * len(columns.offsets)
+    if taps > 1 and rows.count * columns.count * taps <= MAX_TABLE:
+        table = _table(rows, columns)
+        source = tf.reshape(x, [-1, height * width, channels])
+        if table.max() == height * width:
+            source = tf.pad(source, [[0, 0], [0, 1], [0, 0]])
+        return tf.reshape(tf.gather(source, table.ravel(), axis=1), [-1, taps * channels])
+    rim = padded(x, rows, columns)
+    wide = _joined(_along_width(rim, columns))
+    tall = _joined([wide[:, rows.slice_of(tap)] for tap in range(len(rows.offsets))])
+    return tf.reshape(tall, [-1, taps * channels])
+
+
+def filter_gradient(x: Value, dy: Value, rows: Taps, columns: Taps) -> Value:
+    """dw[i, j, c, n] = sum over examples and positions of x[b, row, column, c] dy[b, p, q, n].
+
+    As one product of the transposed patches with dy. They are cut from x with
+    the batch as last axis, where long runs are copied.
+
+    Args:
+        x: [batch, height, width, channels] float32.
+        dy: [batch, rows.count, columns.count, outputs] float32.
+
+    Returns:
+        [taps in height, taps in width, channels, outputs] float32.
+    """
+    channels, outputs = int(x.shape[3]), int(dy.shape[3])
+    height, width = len(rows.offsets), len(columns.offsets)
+    last = tf.reshape(tf.transpose(dy, [1, 2, 0, 3]), [-1, outputs])
+    cuts = [
+        [tf.reshape(part, [channels, -1]) for part in row]
+        for row in tap_slices(tf.transpose(x, [3, 1, 2, 0]), rows, columns)
+    ]
+    if rows.count * columns.count * height * width * channels <= MAX_PATCHES:
+        groups = [[part for row in cuts for part in row]]
+    else:
+        groups = cuts
+    products = [matrix_product(_joined(group, axis=0), last) for group in groups]
+    return tf.reshape(_joined(products, axis=0), [height, width, channels, outputs])
+
+
+def _table(rows: Taps, columns: Taps) -> np.ndarray:
+    """int32 [rows, columns, taps in height, taps in width]: entries; height * width for none."""
+    read = rows.entries()[:, None, :, None], columns.entries()[None, :, None, :]
+    inside = (read[0] >= 0) & (read[1] >= 0)
+    entry = read[0] * columns.size + read[1]
+    return np.where(inside, entry, rows.size * columns.size).astype(np.int32)
+
+
+def _along_width(x: Value, columns: Taps) -> list[Value]:
+    return [x[:, :, columns.slice_of(tap)] for tap in range(len(columns.offsets))]
+
+
+def _joined(parts: list[Value], axis: int = 3) -> Value:
+    return parts[0] if len(parts) == 1 else tf.concat(parts, axis=axis)
