@@ -4,6 +4,7 @@ import click
 
 from device_plan.commands.build import build
 from device_plan.commands.check import check
+from device_plan.commands.runtimes import runtimes
 from device_plan.commands.show import show
 
 
@@ -25,5 +26,5 @@ def plan() -> None:
     """
 
 
-for command in (build, show, check):
+for command in (build, show, check, runtimes):
     plan.add_command(command)

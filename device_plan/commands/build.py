@@ -8,11 +8,11 @@ import click
 from device_plan.archive import PlanArchive
 from device_plan.commands.terminal import (
     CheckFailed,
-    InvalidInput,
     compiler,
     failure,
     load,
     print_checks,
+    save,
     with_progress,
 )
 
@@ -43,12 +43,7 @@ def build(task_file: Path, output: Path) -> None:
     print_checks(built.checks)
     if built.data is None:
         raise CheckFailed(failure(built.checks) + f"; {output} was not written")
-    try:
-        unfinished = output.with_name(output.name + ".unfinished")
-        unfinished.write_bytes(built.data)
-        unfinished.replace(output)
-    except OSError as error:
-        raise InvalidInput(f"cannot write {output}: {error.strerror}") from error
+    save(output, built.data)
     archive = PlanArchive.from_bytes(built.data)
     device = len(archive.device_part())
     click.echo(

@@ -64,6 +64,16 @@ def open_plan(path: Path) -> PlanArchive:
         raise InvalidInput(f"{path}: {error}") from error
 
 
+def save(path: Path, data: bytes) -> None:
+    """Writes the file whole or not at all."""
+    unfinished = path.with_name(path.name + ".unfinished")
+    try:
+        unfinished.write_bytes(data)
+        unfinished.replace(path)
+    except OSError as error:
+        raise InvalidInput(f"cannot write {path}: {error.strerror}") from error
+
+
 def with_progress(run: Callable[[Callable[[str], None]], _Result]) -> _Result:
     console = Console(stderr=True)
     try:

@@ -49,17 +49,20 @@ class Environments:
     Args:
         cache: The directory that holds them; made on demand.
         pythons: Where interpreters are found.
+
+    Attributes:
+        cache: The directory.
     """
 
     def __init__(self, cache: Path | None = None, pythons: Pythons | None = None) -> None:
-        self._cache = cache or user_cache()
+        self.cache = cache or user_cache()
         self._pythons = pythons or Pythons()
 
     def path(self, runtime: RuntimeSpec) -> Path:
         """Where the runtime's environment is or will be."""
         wanted = json.dumps([runtime.python, *runtime.requirements])
         digest = hashlib.sha256(wanted.encode()).hexdigest()[:12]
-        return self._cache / f"{runtime.name.replace(' ', '-')}-{digest}"
+        return self.cache / f"{runtime.name.replace(' ', '-')}-{digest}"
 
     def installed(self, runtime: RuntimeSpec) -> bool:
         path = self.path(runtime)

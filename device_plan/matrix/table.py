@@ -8,7 +8,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-Family = Literal["tflite", "litert"]
+from device_plan.runtimes import FAMILIES, Family, parse
+
 Install = Literal["light", "heavy"]
 
 #: Choices of `select` beside names.
@@ -133,4 +134,10 @@ def _runtime(where: str, entry: Any) -> RuntimeSpec:
     ):
         if not isinstance(entry[key], str) or not re.fullmatch(pattern, entry[key]):
             raise InvalidTable(f"{where}: {key} must be {meaning}, not {entry[key]!r}")
+    known = parse(entry["name"])
+    if known is None or known.family != entry["family"]:
+        raise InvalidTable(
+            f"{where}: name and family must agree, so that devices are matched: known are "
+            + ", ".join(f"{name} ({family})" for name, family in FAMILIES.items())
+        )
     return RuntimeSpec(**{**entry, "requirements": tuple(requirements)})
