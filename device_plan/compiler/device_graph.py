@@ -223,7 +223,7 @@ def _complaint(message: str, origins: Mapping[str, Any]) -> str:
         UnsupportedOperation(
             op=op,
             node=nodes[0],
-            advice="build the model from dense layers and activation functions",
+            advice="docs/layers.md lists the layers, losses and metrics that have one",
         )
     )
 

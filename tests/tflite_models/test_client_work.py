@@ -152,15 +152,59 @@ def test_a_conditional_and_a_loop_of_fixed_length_are_unfolded(tf):
     assert computation.split(-1.0) == pytest.approx(computation.expected(-1.0))
 
 
-def test_random_numbers_are_refused_by_name_with_the_layer(tf):
+def drawing(tf):
+    """A loop that sums random numbers."""
+
+    def body(scale, dataset):
+        def step(total, _):
+            with tf.name_scope("network"), tf.name_scope("noise"):
+                return total + tf.reduce_sum(tf.random.uniform([2], name="draw")) * scale
+
+        return dataset.reduce(0.0, step), None
+
+    return Computation(tf, body).lowered()
+
+
+def test_random_numbers_follow_the_seed_and_differ_between_batches(tf):
+    from tflite_models.lowering.random_numbers import BLOCK, DRAWS, GENERATORS
+
+    work, one = drawing(tf), [tf.constant(1.0)]
+    assert work.seeded
+    function = partial(tf.function, autograph=False)
+    seed = (11, 222, 3333)
+    state = function(lambda: work.begin(one, tf.constant(seed, tf.int32)))()
+    totals = []
+    for batch in BATCHES:
+        state = function(lambda s, x: work.batch(one, s, [x]))(state, batch)
+        totals.append(float(state[0]))
+
+    def drawn(skipped):
+        """The first two numbers of AS 183 after some."""
+        return sum(
+            sum(
+                s * pow(a, skipped + n, m) % m / m
+                for s, (a, m) in zip(seed, GENERATORS, strict=True)
+            )
+            % 1
+            for n in range(2)
+        )
+
+    expected = np.cumsum([drawn(0), drawn(DRAWS * BLOCK)])
+    np.testing.assert_allclose(totals, expected, rtol=1e-5)
+
+
+def test_a_seed_is_asked_for_where_random_numbers_are_drawn(tf):
+    with pytest.raises(ValueError, match="a seed is given"):
+        drawing(tf).begin([tf.constant(1.0)])
+
+
+def test_random_numbers_outside_a_batch_are_refused_by_name_with_the_layer(tf):
     from tflite_models.lowering import UnsupportedOperation
 
     def body(scale, dataset):
-        def step(total, x):
-            with tf.name_scope("network"), tf.name_scope("noise"):
-                return total + tf.reduce_sum(tf.random.uniform([2], name="draw") * x) * scale
-
-        return dataset.reduce(0.0, step), None
+        total = dataset.reduce(0.0, lambda s, x: s + tf.reduce_sum(x))
+        with tf.name_scope("network"), tf.name_scope("noise"):
+            return total * tf.random.uniform([]) * scale, None
 
     with pytest.raises(UnsupportedOperation, match="'noise' uses RandomUniform"):
         Computation(tf, body).split(1.0)

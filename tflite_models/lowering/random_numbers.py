@@ -162,6 +162,13 @@ def _random_normal(walk: "GraphWalk", node: Node, inputs: list[Value]) -> list[V
     return [tf.sqrt(-2.0 * tf.math.log(1.0 - u)) * tf.cos(2.0 * np.pi * v)]
 
 
+@handles("StatelessRandomGetKeyCounter", "StatelessRandomGetAlg")
+def _own_seed(_walk: "GraphWalk", node: Node, _inputs: list[Value]) -> list[Value]:
+    """What the model made of its own seed is not used: the device's takes its place."""
+    key, counter = np.zeros(1, np.uint64), np.zeros(2, np.uint64)
+    return [key, counter] if node.op.endswith("KeyCounter") else [np.int32(1)]
+
+
 def _state(walk: "GraphWalk", node: Node) -> Value:
     if not walk.environment.is_assigned(STATE):
         raise UnsupportedOperation(

@@ -7,8 +7,9 @@ from tflite_models.lowering.rules import (
     losses,
     normalization,
     products,
+    refusals,
 )
-from tflite_models.lowering.rules.table import REFUSED, RULES, Rule, refuse
+from tflite_models.lowering.rules.table import REFUSED, RULES, Rule
 
 __all__ = [
     "REFUSED",
@@ -20,33 +21,5 @@ __all__ = [
     "losses",
     "normalization",
     "products",
+    "refusals",
 ]
-
-refuse(
-    "RandomUniform",
-    "RandomStandardNormal",
-    "RandomUniformInt",
-    "TruncatedNormal",
-    "StatelessRandomUniform",
-    "StatelessRandomUniformV2",
-    "StatelessRandomNormal",
-    "StatelessRandomNormalV2",
-    "StatelessTruncatedNormal",
-    "StatelessTruncatedNormalV2",
-    "StatelessRandomGetKeyCounter",
-    "StatelessMultinomial",
-    "Multinomial",
-    "RandomShuffle",
-    advice="random numbers on the device are not supported yet: leave out dropout and noise layers",
-)
-refuse(
-    "While",
-    "StatelessWhile",
-    advice="loops whose length depends on the data are not supported: use a fixed length",
-)
-refuse(
-    "LookupTableFindV2",
-    "StringToHashBucketFast",
-    "StringSplitV2",
-    advice="strings are not supported: give the model numbers, looked up in the app",
-)
