@@ -37,7 +37,8 @@ COMMANDS = {
     ),
     "serve": LazyCommand("server.commands:serve", "Run the server: device protocol and rounds."),
     "task": LazyCommand(
-        "server.commands:task", "Create, list, show, pause, resume and cancel a server's tasks."
+        "nightshift.task_group:task",
+        "Simulate a task; create, list, show, pause, resume and cancel a server's.",
     ),
     "models": LazyCommand("server.commands:models", "List, show and get a server's models."),
     "device": LazyCommand("android_stub.commands:device", "Run one device against a server."),

@@ -20,13 +20,15 @@ class LazyCommand(NamedTuple):
 
 
 class LazyGroup(click.Group):
-    """A click group over a table of commands.
+    """A click group over a table of commands, which may be there already.
 
     A command's settings in the configuration file are checked as soon as the
     command's own options are known.
     """
 
-    def __init__(self, *, commands: Mapping[str, LazyCommand], **attributes: Any) -> None:
+    def __init__(
+        self, *, commands: Mapping[str, LazyCommand | click.Command], **attributes: Any
+    ) -> None:
         super().__init__(**attributes)
         self._lazy = dict(commands)
 
@@ -34,19 +36,35 @@ class LazyGroup(click.Group):
         return list(self._lazy)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        lazy = self._lazy.get(cmd_name)
-        if lazy is None:
+        command = self._lazy.get(cmd_name)
+        if isinstance(command, LazyCommand):
+            module, _, attribute = command.target.partition(":")
+            command = getattr(importlib.import_module(module), attribute)
+        if command is None:
             return None
-        module, _, attribute = lazy.target.partition(":")
-        command: click.Command = getattr(importlib.import_module(module), attribute)
         settings = (ctx.default_map or {}).get(cmd_name)
         if settings is not None:
-            check_settings(command, settings, (cmd_name,))
+            check_settings(command, settings, (*_names_below_the_root(ctx), cmd_name))
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        # Indentation and gaps of click's own listing.
+        width = formatter.width - 6 - max(map(len, self._lazy), default=0)
+        rows = [
+            (
+                name,
+                known.help if isinstance(known, LazyCommand) else known.get_short_help_str(width),
+            )
+            for name, known in self._lazy.items()
+        ]
         with formatter.section("Commands"):
-            formatter.write_dl([(name, lazy.help) for name, lazy in self._lazy.items()])
+            formatter.write_dl(rows)
+
+
+def _names_below_the_root(ctx: click.Context) -> tuple[str, ...]:
+    if ctx.parent is None:
+        return ()
+    return (*_names_below_the_root(ctx.parent), ctx.info_name or "")
 
 
 def check_settings(
@@ -56,7 +74,11 @@ def check_settings(
     table = ".".join(path)
     if not isinstance(settings, Mapping):
         raise click.UsageError(f"configuration: {table!r} must be a table: [{table}]")
-    inner = command.commands if isinstance(command, click.Group) else {}
+    inner: Mapping[str, LazyCommand | click.Command] = {}
+    if isinstance(command, LazyGroup):
+        inner = command._lazy
+    elif isinstance(command, click.Group):
+        inner = command.commands
     options = {
         option.name: option
         for option in command.params
@@ -64,7 +86,10 @@ def check_settings(
     }
     for name, value in settings.items():
         if name in inner:
-            check_settings(inner[name], value, (*path, name))
+            known_inside = inner[name]
+            # What is not loaded yet is checked when it is.
+            if not isinstance(known_inside, LazyCommand):
+                check_settings(known_inside, value, (*path, name))
         elif name not in options:
             known = ", ".join(sorted([*inner, *options])) or "none"
             raise click.UsageError(

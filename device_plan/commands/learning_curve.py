@@ -60,7 +60,9 @@ def curves_table(rounds: Sequence["SimulatedRound"]) -> Table:
         table.add_column(column, justify="right")
     table.add_column(f"rounds 0 to {rounds[-1].number}" if rounds else "rounds", no_wrap=True)
     for name, points in curves(rounds).items():
-        if name.partition(" ")[2] in _COUNTS:
+        kind, _, metric = name.partition(" ")
+        # What a process's aggregators and finalizer report is for the files.
+        if metric in _COUNTS or (kind == "training" and "/" in metric):
             continue
         values = [value for _, value in points]
         # A metric whose name says loss or error is better when it is low.

@@ -8,7 +8,8 @@ import click
 import pytest
 
 from nightshift import __version__, cli
-from nightshift.lazy_group import LazyCommand
+from nightshift.lazy_group import LazyCommand, LazyGroup
+from tests.house import ROOT
 
 Run = Callable[..., int]
 
@@ -218,3 +219,45 @@ def test_it_runs_as_a_module_too() -> None:
         check=True,
     )
     assert run.stdout == f"nightshift {__version__}\n"
+
+
+def test_a_group_may_hold_loaded_and_unloaded_commands_and_checks_the_settings_of_both(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mixed = LazyGroup(
+        name="mixed",
+        commands={"serve": LazyCommand(f"{__name__}:serve", "Help of serve."), "create": create},
+    )
+    monkeypatch.setattr(sys.modules[__name__], "mixed", mixed, raising=False)
+    table = {"mixed": LazyCommand(f"{__name__}:mixed", "Help of mixed.")}
+    monkeypatch.setattr(cli, "COMMANDS", table)
+    monkeypatch.setattr(cli.cli, "_lazy", table)
+    file = configuration(
+        tmp_path, '[mixed.serve]\nport = 7\n[mixed.create]\nserver = "http://far"\n'
+    )
+    assert cli.main([file, "mixed", "serve"]) == 0
+    assert cli.main([file, "mixed", "create"]) == 0
+    assert capsys.readouterr().out == "serving 7 here\ncreating at http://far\n"
+    for command, setting, known in (
+        ("serve", "prot", "data_directory, port"),
+        ("create", "sevrer", "server"),
+    ):
+        wrong = configuration(tmp_path, f"[mixed.{command}]\n{setting} = 1\n")
+        assert cli.main([wrong, "mixed", command]) == 2
+        complaint = f"[mixed.{command}] has no setting '{setting}'; known: {known}"
+        assert complaint in capsys.readouterr().err
+    assert cli.main([configuration(tmp_path, "[mixed]\nother = 1\n"), "mixed", "serve"]) == 2
+    assert "[mixed] has no setting 'other'; known: create, serve" in capsys.readouterr().err
+    assert cli.main(["mixed", "--help"]) == 0
+    assert "Help of serve." in capsys.readouterr().out
+
+
+def test_the_task_group_simulates_without_loading_the_server_or_tensorflow_for_its_help() -> None:
+    code = (
+        "import sys; from nightshift.cli import main;"
+        "code = main(['task', 'simulate', '--help']);"
+        "sys.exit(code or bool({'tensorflow', 'flask', 'matplotlib'} & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False)
+    assert run.returncode == 0, run.stderr.decode()
+    assert b"proxy data" in run.stdout
