@@ -15,10 +15,20 @@ import numpy as np
 from device_plan.archive import DevicePart, write_archive
 from device_plan.checkpoint import encode
 from device_plan.cohort import CohortPolicy
-from device_plan.plan_pb2 import Binding, GraphFunction, PlanManifest, ServerPart, TensorSpec
+from device_plan.plan_pb2 import (
+    Binding,
+    GraphFunction,
+    PlanManifest,
+    Runtime,
+    ServerPart,
+    TensorSpec,
+)
 
 #: The population of these plans.
 POPULATION = "benchmark/mean"
+
+#: On which the plans claim to have passed, and which the virtual devices report.
+RUNTIME = "tflite-runtime 2.14.0"
 
 
 def update_of(parameters: int) -> bytes:
@@ -108,6 +118,7 @@ def _write(path: Path, parameters: int, goal_count: int) -> None:
                         metrics=metrics,
                         weight_tensor="weight",
                         max_weight=1e6,
+                        runtimes=[Runtime(name=RUNTIME)],
                     ),
                     graph=b"none: these devices compute nothing",
                 )

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import google_crc32c
 
 from benchmarks.http_client import Connection
+from benchmarks.plans import RUNTIME
 from device_plan import wire_pb2 as wire
 
 PROTOBUF = "Content-Type: application/x-protobuf\r\nAccept: application/x-protobuf\r\n"
@@ -129,7 +130,7 @@ class VirtualDevice:
         message = wire.CheckInRequest(
             protocol_version=1,
             check_in_id=f"benchmark-{self._number:08}-{attempt:06}",
-            runtime="benchmark",
+            runtime=RUNTIME,
         )
         return wire.CheckInResponse.FromString(
             await self._request(

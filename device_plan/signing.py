@@ -24,8 +24,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from device_plan.archive import DevicePart, PlanArchive
 
-_MANIFEST_DOMAIN = b"nightshift plan manifest 1\n"
-_ARCHIVE_DOMAIN = b"nightshift plan archive 1\n"
+_MANIFEST_DOMAIN = b"nightshift/plan-manifest/1\n"
+_ARCHIVE_DOMAIN = b"nightshift/plan-archive/1\n"
 
 _KEY_ID_BYTES = 8
 _SIGNATURE_BYTES = 64

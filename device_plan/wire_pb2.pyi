@@ -15,6 +15,7 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ROUND_ABANDONED: _ClassVar[Reason]
     GOAL_REACHED: _ClassVar[Reason]
     HELD_OUT: _ClassVar[Reason]
+    RUNTIME_NOT_SUPPORTED: _ClassVar[Reason]
     MALFORMED_MESSAGE: _ClassVar[Reason]
     INVALID_FIELD: _ClassVar[Reason]
     UNSUPPORTED_PROTOCOL: _ClassVar[Reason]
@@ -62,6 +63,7 @@ NOT_SELECTED: Reason
 ROUND_ABANDONED: Reason
 GOAL_REACHED: Reason
 HELD_OUT: Reason
+RUNTIME_NOT_SUPPORTED: Reason
 MALFORMED_MESSAGE: Reason
 INVALID_FIELD: Reason
 UNSUPPORTED_PROTOCOL: Reason

@@ -53,6 +53,21 @@ DEFAULT_DATA_DIR = Path("nightshift-data")
     "--rendezvous-s", type=float, default=300.0, help="Small populations meet this often, seconds."
 )
 @click.option(
+    "--unsupported-retry-s",
+    type=float,
+    default=86400.0,
+    help="A device whose runtime no task supports comes back after at least so many seconds, "
+    "and at most twice as many.",
+)
+@click.option(
+    "--plan-key",
+    "plan_keys",
+    type=click.Path(path_type=Path, dir_okay=False),
+    multiple=True,
+    help="A public key (see `nightshift plan key`): refuse plans that none of these signed. "
+    "Give it again for further keys.",
+)
+@click.option(
     "--round-retry-s", type=float, default=1.0, help="Pause after an abandoned round, seconds."
 )
 def serve(data_dir: Path, **settings: Any) -> None:
@@ -135,8 +150,10 @@ def create_task(
     """Deploy PLAN (from `nightshift plan build`): its training task, and its evaluation task."""
     wishes = {"rounds": rounds, "goal_count": goal_count}
     query = urlencode({name: value for name, value in wishes.items() if value is not None})
-    created = client.post(f"tasks?{query}", plan.read_bytes())["tasks"]
-    _print_tasks(created, as_json)
+    answer = client.post(f"tasks?{query}", plan.read_bytes())
+    for warning in answer["warnings"]:
+        click.echo(f"Warning: {warning}", err=True)
+    _print_tasks(answer["tasks"], as_json)
 
 
 @task.command("list")
@@ -161,6 +178,13 @@ def show_task(client: AdminClient, task_id: str, as_json: bool) -> None:
         click.echo(json.dumps({**described, "rounds_history": rounds}, indent=2))
         return
     _print_tasks([described], as_json)
+    _print_table(
+        ["variant", "bytes", "passed on"],
+        [
+            [variant["name"], variant["bytes"], ", ".join(variant["runtimes"]) or "nothing"]
+            for variant in described["variants"]
+        ],
+    )
     _print_table(
         ["round", "from model", "outcome", "selected", "accepted", "seconds", "why / metrics"],
         [

@@ -42,6 +42,11 @@ class ServerConfiguration:
     max_retry_s: float = 24 * 3600.0
     #: Small populations meet at multiples of this many seconds.
     rendezvous_s: float = 300.0
+    #: Seconds that a device waits at least whose runtime no task supports, and
+    #: half of what it waits at most.
+    unsupported_retry_s: float = 24 * 3600.0
+    #: Files of public keys: plans must be signed by one of them. None: any plan is run.
+    plan_keys: tuple[Path, ...] = ()
     #: Seconds after an abandoned round before its task tries again, at first.
     round_retry_s: float = 1.0
 
@@ -66,6 +71,7 @@ class ServerConfiguration:
             "poll_interval_s",
             "rendezvous_s",
             "round_retry_s",
+            "unsupported_retry_s",
         ):
             _check(getattr(self, name) > 0, name, getattr(self, name), "above 0")
         _check(
@@ -81,7 +87,11 @@ class ServerConfiguration:
 
     def to_environment(self) -> None:
         """Leaves the configuration for the server's worker process."""
-        values = {**asdict(self), "data_dir": str(self.data_dir.resolve())}
+        values = {
+            **asdict(self),
+            "data_dir": str(self.data_dir.resolve()),
+            "plan_keys": [str(path.resolve()) for path in self.plan_keys],
+        }
         os.environ[ENVIRONMENT_VARIABLE] = json.dumps(values)
 
     @classmethod
@@ -89,6 +99,7 @@ class ServerConfiguration:
         """Raises KeyError if `to_environment` was not called in a parent."""
         values: dict[str, Any] = json.loads(os.environ[ENVIRONMENT_VARIABLE])
         values["data_dir"] = Path(values["data_dir"])
+        values["plan_keys"] = tuple(Path(path) for path in values["plan_keys"])
         return cls(**values)
 
 

@@ -40,6 +40,8 @@ class Session:
     device_id: bytes
     check_in_id: str
     round_id: str
+    #: The variant of the round's plan that the device's runtime executes.
+    variant: str
     state: State = State.WAITING
     #: Why it ended, for a device that asks later.
     reason: Reason = REASON_UNSPECIFIED

@@ -8,7 +8,8 @@ import socket
 import time
 from contextlib import suppress
 
-from device_plan.archive import PlanArchive
+from device_plan import signing
+from device_plan.archive import MalformedPlan, PlanArchive
 from server.actors.cells import ActorDied, AskTimeout
 from server.actors.coordinator import Coordinator
 from server.actors.runtime import Actor, ActorSystem, Ref
@@ -21,9 +22,16 @@ from server.protocol.pace_steering import PacePolicy, PaceSteering
 from server.schedule import Schedule
 from server.secrets_file import ServerSecrets
 from server.session_events import SessionEventLog
-from server.storage.blobs import LocalBlobs, put_content
+from server.storage.blobs import (
+    BlobDamaged,
+    BlobNotFound,
+    LocalBlobs,
+    get_content,
+    put_content,
+)
 from server.storage.database import open_database
 from server.storage.errors import UnknownPopulation
+from server.storage.plans import PlanVariant
 from server.storage.registry import Registry
 from server.upload import UploadMemory
 
@@ -48,10 +56,12 @@ class EmbeddedTier:
 
     Raises:
         UnusableDatabase: the data directory's database cannot be opened.
+        InvalidKey: one of the configured plan keys cannot be read.
     """
 
     def __init__(self, configuration: ServerConfiguration) -> None:
         self.configuration = configuration
+        self._plan_keys = [signing.load_public_key(path) for path in configuration.plan_keys]
         self.secrets = ServerSecrets.load_or_create(configuration.data_dir)
         # `nightshift serve` locks the directory: what a killed server left unfinished goes.
         self.blobs = LocalBlobs(root=configuration.data_dir / "blobs", sole=True)
@@ -77,6 +87,7 @@ class EmbeddedTier:
     def start(self) -> None:
         """Begins to serve the populations in the registry."""
         self.updater.start()
+        self._describe_old_plans()
         for population in self.registry.populations.list():
             self._serve(population.name)
         self._housekeeper.tell("keep_house")
@@ -118,16 +129,18 @@ class EmbeddedTier:
 
         Raises:
             MalformedPlan, ValueError: the plan cannot be run; nothing was created.
+            NotTrusted: it is not signed by one of the configured keys; likewise.
         """
+        if self._plan_keys:
+            signing.verify_archive(plan, self._plan_keys)
         schedule = Schedule.of(plan, rounds=rounds, goal_count=goal_count)
         population = schedule.population
         self._ensure_population(population)
         for data in (plan.data, plan.initial_state, plan.initial_checkpoint):
             put_content(self.blobs, data)
-        device_part_digest = put_content(self.blobs, plan.device_part())
         self.registry.plans.add(
             digest=plan.digest,
-            device_part_digest=device_part_digest,
+            variants=self._store_variants(plan),
             manifest={
                 "name": plan.manifest.name,
                 "graph_bytes": len(plan.graph),
@@ -162,6 +175,40 @@ class EmbeddedTier:
         self.coordinators[population].tell("tasks_changed")
         return created
 
+    def signature_warning(self, plan: PlanArchive) -> str | None:
+        """What an operator should know of a plan's signature that this server does not verify."""
+        if self._plan_keys:
+            return None
+        advice = "start the server with --plan-key to run only plans signed by keys you know"
+        if not plan.signature:
+            return f"the plan is not signed: {advice}"
+        signer = signing.signed_by(plan.signature)
+        return f"the plan's signature by key {signer} was not verified: {advice}"
+
+    def _store_variants(self, plan: PlanArchive) -> list[PlanVariant]:
+        variants = []
+        for part in plan.variants:
+            data = part.to_bytes()
+            variants.append(
+                PlanVariant(
+                    name=part.variant,
+                    device_part_digest=put_content(self.blobs, data),
+                    size=len(data),
+                    runtimes=tuple(runtime.name for runtime in part.manifest.runtimes),
+                )
+            )
+        return variants
+
+    def _describe_old_plans(self) -> None:
+        for digest in self.registry.plans.undescribed():
+            try:
+                plan = PlanArchive(get_content(self.blobs, digest))
+            except (BlobNotFound, BlobDamaged, MalformedPlan):
+                # Its tasks' rounds fail on it too, and say so.
+                _log.exception("plan %s cannot be read", digest)
+                continue
+            self.registry.plans.describe(digest, self._store_variants(plan))
+
     def _ensure_population(self, name: str) -> None:
         try:
             self.registry.populations.get(name)
@@ -191,6 +238,7 @@ class EmbeddedTier:
                 holdout_fraction=population.holdout_fraction,
                 holdout_salt=population.holdout_salt,
                 pace=pace,
+                unsupported_retry_s=settings.unsupported_retry_s,
             ),
         )
         self.start_coordinator(name)

@@ -2,15 +2,16 @@
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from device_plan.archive import MalformedPlan, PlanArchive
 from device_plan.cohort import CohortPolicy
-from device_plan.wire_pb2 import ROUND_ABANDONED
+from device_plan.wire_pb2 import EVALUATION, ROUND_ABANDONED, TRAINING, Computation
 from server.actors.master_aggregator import Brief, MasterAggregator
 from server.actors.runtime import Actor, Ref
 from server.actors.services import Services
+from server.assignment import Variants
 from server.protocol.population import (
     CancelRound,
     CompleteTask,
@@ -125,9 +126,22 @@ class Coordinator(Actor):
         """A task was created, paused, resumed or cancelled: look at all of them."""
         if self._lease is None:
             return
-        for task in self._services.registry.tasks.list(self._population):
+        tasks = self._services.registry.tasks.list(self._population)
+        self._offer(tasks)
+        for task in tasks:
             self._decide(TaskChanged(self._view(task)))
         self._rest_if_idle()
+
+    def _offer(self, tasks: Sequence[Task]) -> None:
+        """Tells the selector which runtimes the tasks that go on have a variant for."""
+        offers: dict[Computation, list[Variants]] = {TRAINING: [], EVALUATION: []}
+        for task in tasks:
+            if task.status in ("active", "paused"):
+                plan = self._services.registry.plans.get(task.plan_digest)
+                offers[TRAINING if task.computation == "training" else EVALUATION].append(
+                    tuple((variant.name, variant.runtimes) for variant in plan.variants)
+                )
+        self._services.selector.tell("offer", self._population, offers)
 
     def _view(self, task: Task) -> TaskView:
         evaluated = self._services.registry.rounds.last_committed(task.task_id)
@@ -200,6 +214,7 @@ class Coordinator(Actor):
             case CompleteTask(task_id):
                 self._services.registry.tasks.set_status(task_id, "active", "completed")
                 _log.info("task %s is complete", task_id)
+                self._offer(self._services.registry.tasks.list(self._population))
                 self._rest_if_idle()
             case CancelRound(_, round_id):
                 running = self._running.get(round_id)

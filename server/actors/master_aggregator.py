@@ -166,6 +166,10 @@ class MasterAggregator(Actor):
                 population=self._brief.task.population,
                 task=self._brief.task.name,
                 computation=TRAINING if self._training else EVALUATION,
+                variants=tuple(
+                    (part.variant, tuple(runtime.name for runtime in part.manifest.runtimes))
+                    for part in self._brief.plan.variants
+                ),
                 master=self.ref,
                 capacity=effect.target,
                 closes_at=effect.closes_at,
@@ -185,7 +189,7 @@ class MasterAggregator(Actor):
             for number in range(AGGREGATORS)
         )
         work = Work(
-            plan=self._publish(plan.device_part()),
+            plans={part.variant: self._publish(part.to_bytes()) for part in plan.variants},
             checkpoint=self._publish(
                 get_content(self._services.blobs, self._brief.base.checkpoint_sha256)
             ),

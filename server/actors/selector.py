@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import random
 import secrets
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
+from device_plan import runtimes
 from device_plan.wire_pb2 import (
     ALREADY_SUBMITTED,
     BUSY,
@@ -24,6 +27,7 @@ from device_plan.wire_pb2 import (
     ROUND_ABANDONED,
     ROUND_FULL,
     ROUND_OVER,
+    RUNTIME_NOT_SUPPORTED,
     TRAINING,
     UNKNOWN_POPULATION,
     UPLOAD_INCOMPLETE,
@@ -33,7 +37,7 @@ from device_plan.wire_pb2 import (
 )
 from server.actors.runtime import Ref
 from server.aggregation.admission import Admission
-from server.assignment import Answer, Opening, Work
+from server.assignment import Answer, Opening, Variants, Work
 from server.chunks import Chunk, begin_chunk, end_chunk
 from server.protocol.holdout import is_held_out
 from server.protocol.pace_steering import PaceSteering, Windows
@@ -43,18 +47,27 @@ from server.refusal import Refusal
 from server.session import Session, SessionTable, State
 from server.upload import UploadMemory
 
+#: Runtimes that are counted apart when their devices are turned away.
+MAX_COUNTED_RUNTIMES = 64
+
 #: Seconds after which a device in the selection pool asks again at the latest.
 MAX_POLL_S = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class PopulationSettings:
-    """What a selector must know of a population to serve it."""
+    """What a selector must know of a population to serve it.
+
+    Attributes:
+        unsupported_retry_s: Seconds that a device waits at least whose runtime no task
+            supports, and half of what it waits at most.
+    """
 
     name: str
     holdout_fraction: float
     holdout_salt: bytes
     pace: PaceSteering
+    unsupported_retry_s: float
 
 
 @dataclass(slots=True, kw_only=True)
@@ -75,6 +88,10 @@ class _Desk:
     quota: Quota
     #: Seconds that recent rounds took from their configuration to their end.
     reporting_s: float = 0.0
+    #: The variants of each task that goes on.
+    offers: Mapping[Computation, Sequence[Variants]] = field(default_factory=dict)
+    #: Check-ins turned away, by what their runtime was taken for.
+    unsupported: Counter[str] = field(default_factory=Counter)
 
 
 class Selector:
@@ -109,6 +126,10 @@ class Selector:
         """Begins to accept check-ins of a population; harmless when repeated."""
         if settings.name not in self._desks:
             self._desks[settings.name] = _Desk(settings=settings, quota=Quota(rng=self._rng))
+
+    def offer(self, population: str, offers: Mapping[Computation, Sequence[Variants]]) -> None:
+        """Which runtimes the population's tasks have a variant for, task by task."""
+        self._desks[population].offers = offers
 
     def open_selection(self, opening: Opening) -> None:
         """Samples devices for a round until `take`."""
@@ -168,11 +189,16 @@ class Selector:
     def forget_ended_sessions(self) -> None:
         self._sessions.forget(self._clock())
 
-    def statistics(self, population: str) -> dict[str, float]:
-        """Live sessions by state and the population's size as pace steering estimates it."""
+    def statistics(self, population: str) -> dict[str, Any]:
+        """Live sessions by state, the population's size as pace steering estimates it, and
+        check-ins since the start that were turned away for their runtime."""
         desk = self._desk(population)
         live = self._sessions.live_by_state(population)
-        return {**live, "estimated_devices": desk.settings.pace.estimate}
+        return {
+            **live,
+            "estimated_devices": desk.settings.pace.estimate,
+            "unsupported_runtimes": dict(desk.unsupported),
+        }
 
     # Messages of devices.
 
@@ -186,15 +212,14 @@ class Selector:
         session = self._sessions.get(session_id)
         return session.population if session is not None else None
 
-    def check_in(self, population: str, device_id: bytes, check_in_id: str) -> Answer:
-        """A device asks for work.
+    def check_in(self, population: str, device_id: bytes, check_in_id: str, runtime: str) -> Answer:
+        """A device asks for work, and says which runtime it would do it with.
 
         Raises:
             Refusal: UNKNOWN_POPULATION, DEVICE_ALREADY_IN_SESSION.
         """
         desk = self._desk(population)
         now = self._clock()
-        desk.settings.pace.observe(int.from_bytes(device_id[:8], "big"), now)
         current = self._sessions.of_device(device_id)
         if current is not None:
             if current.check_in_id == check_in_id:
@@ -207,7 +232,12 @@ class Selector:
         settings = desk.settings
         held_out = is_held_out(device_id, settings.holdout_salt, settings.holdout_fraction)
         computation = EVALUATION if held_out else TRAINING
-        opened = self._selecting(population, computation)
+        offers = desk.offers.get(computation, ())
+        if offers and not any(runtimes.choose(variants, runtime) for variants in offers):
+            return self._unsupported(desk, runtime, now)
+        # Not counted before: rounds cannot use devices that no task supports.
+        desk.settings.pace.observe(int.from_bytes(device_id[:8], "big"), now)
+        opened, variant = self._selecting(population, computation, runtime)
         if opened is None:
             return Answer(reason=HELD_OUT if held_out else NO_TASK)
         session_id = secrets.token_hex(16)
@@ -222,6 +252,7 @@ class Selector:
             device_id=device_id,
             check_in_id=check_in_id,
             round_id=opened.opening.round_id,
+            variant=variant,
         )
         self._sessions.add(session)
         # The master aggregator looks at the pool when the window ends; before
@@ -385,15 +416,40 @@ class Selector:
             raise Refusal(ROUND_OVER, "the session ended: check in again within the window")
         return session
 
-    def _selecting(self, population: str, computation: Computation) -> _OpenRound | None:
+    def _unsupported(self, desk: _Desk, runtime: str, now: float) -> Answer:
+        known = runtimes.parse(runtime)
+        name = "unknown" if known is None else str(known)
+        if name not in desk.unsupported and len(desk.unsupported) >= MAX_COUNTED_RUNTIMES:
+            name = "others"
+        desk.unsupported[name] += 1
+        passed = runtimes.summary(
+            other
+            for offers in desk.offers.values()
+            for variants in offers
+            for _, others in variants
+            for other in others
+        )
+        least = desk.settings.unsupported_retry_s
+        return Answer(
+            reason=RUNTIME_NOT_SUPPORTED,
+            message=f"no task of this population passed its checks on {runtime!r}; they did on: "
+            f"{passed}. Update the app's TFLite runtime",
+            windows=replace(desk.settings.pace.current(now), if_rejected=(least, 2 * least)),
+        )
+
+    def _selecting(
+        self, population: str, computation: Computation, runtime: str
+    ) -> tuple[_OpenRound | None, str]:
+        """A round that selects such devices, and the variant that they execute."""
         candidates = [
-            opened
+            (opened, variant)
             for opened in self._rounds.values()
             if opened.selecting
             and opened.opening.population == population
             and opened.opening.computation == computation
+            and (variant := runtimes.choose(opened.opening.variants, runtime)) is not None
         ]
-        return self._rng.choice(candidates) if candidates else None
+        return self._rng.choice(candidates) if candidates else (None, "")
 
     def _standing(self, session: Session, now: float) -> Answer:
         work = self._work(session) if session.state is not State.WAITING else None
@@ -408,6 +464,7 @@ class Selector:
             task=opened.opening.task,
             computation=opened.opening.computation,
             work=work,
+            plan=work.plans[session.variant],
             seconds_left=max(work.deadline_at - now, 0.0),
         )
 

@@ -5,6 +5,7 @@ answered as {"error": sentence} with a 4xx.
 """
 
 import hmac
+import logging
 from dataclasses import asdict
 from typing import Any
 
@@ -13,6 +14,7 @@ from werkzeug.exceptions import HTTPException
 
 from device_plan.archive import MalformedPlan, PlanArchive
 from device_plan.checkpoint import decode, encode
+from device_plan.signing import NotTrusted
 from server.http.credentials import bearer
 from server.http.messages import read_body
 from server.refusal import Refusal
@@ -20,6 +22,8 @@ from server.storage.blobs import get_content
 from server.storage.errors import NotFound
 from server.storage.tasks import Status, Task
 from server.tier import EmbeddedTier
+
+_log = logging.getLogger(__name__)
 
 #: Bytes of a plan archive that are accepted.
 MAX_PLAN_BYTES = 1 << 30
@@ -65,9 +69,15 @@ def admin_api(*, tier: EmbeddedTier) -> Blueprint:
             plan = PlanArchive.from_bytes(read_body(request.environ, limit=MAX_PLAN_BYTES))
             wishes = {name: int(value) for name, value in request.args.items()}
             created = tier.create_tasks(plan, **wishes)
+        except NotTrusted as error:
+            return _error(403, f"this server does not run the plan: {error}")
         except (MalformedPlan, TypeError, ValueError) as error:
             return _error(400, f"this plan cannot be deployed: {error}")
-        return jsonify(tasks=[_task(registry.tasks.get(task_id)) for task_id in created]), 201
+        warning = tier.signature_warning(plan)
+        if warning is not None:
+            _log.warning("plan %s: %s", plan.digest, warning)
+        described = [_task(registry.tasks.get(task_id)) for task_id in created]
+        return jsonify(tasks=described, warnings=[warning] if warning else []), 201
 
     @api.get("/tasks")
     def tasks() -> Response:
@@ -134,6 +144,10 @@ def admin_api(*, tier: EmbeddedTier) -> Blueprint:
         described = asdict(task)
         if task.computation == "training":
             described["head_round"] = registry.models.head(task.task_id).round
+        described["variants"] = [
+            {"name": variant.name, "bytes": variant.size, "runtimes": variant.runtimes}
+            for variant in registry.plans.get(task.plan_digest).variants
+        ]
         return described
 
     return api

@@ -169,7 +169,11 @@ class DeviceProtocol:
                 wire.INVALID_FIELD, "runtime and client_version have at most 64 characters"
             )
         told = self._selector.ask(
-            "check_in", population, device_id(environ, population), message.check_in_id
+            "check_in",
+            population,
+            device_id(environ, population),
+            message.check_in_id,
+            message.runtime,
         )
         return self._check_in_response(told, population)
 
@@ -280,10 +284,7 @@ class DeviceProtocol:
         # Pace steering says the same windows to everybody for a while.
         said = self._windows_said
         if said is None or said[0] is not windows:
-            message = wire.RetryWindows(
-                if_accepted=_window(windows.if_accepted), if_rejected=_window(windows.if_rejected)
-            )
-            said = self._windows_said = (windows, message)
+            said = self._windows_said = (windows, _retry_windows(windows))
         return said[1]
 
     def _received(self, population: str, received: int) -> Message:
@@ -291,15 +292,18 @@ class DeviceProtocol:
 
     def _check_in_response(self, told: Answer, population: str) -> Message:
         response = wire.CheckInResponse(
-            protocol_version=PROTOCOL_VERSIONS[0], retry_windows=self._windows(population)
+            protocol_version=PROTOCOL_VERSIONS[0],
+            retry_windows=(
+                self._windows(population) if told.windows is None else _retry_windows(told.windows)
+            ),
         )
         if told.session_id:
             response.session_id = told.session_id
             response.session_token = self._tokens.issue(told.session_id)
         if told.reason is not None:
             response.rejection.reason = told.reason
-            response.rejection.message = _REJECTIONS[told.reason]
-        elif told.work is None:
+            response.rejection.message = told.message or _REJECTIONS[told.reason]
+        elif told.work is None or told.plan is None:
             response.waiting.poll_after_ms = round((told.poll_after_s or 0.0) * 1000)
         else:
             work = told.work
@@ -308,7 +312,7 @@ class DeviceProtocol:
                     round_id=told.round_id,
                     task=told.task,
                     computation=told.computation,
-                    plan=_blob(work.plan),
+                    plan=_blob(told.plan),
                     checkpoint=_blob(work.checkpoint),
                     upload=wire.Upload(
                         path=f"/v1/sessions/{told.session_id}/update",
@@ -328,6 +332,12 @@ _REJECTIONS = {
     wire.NOT_SELECTED: "others were drawn for this round",
     wire.ROUND_ABANDONED: "the round ended without a result",
 }
+
+
+def _retry_windows(windows: Windows) -> wire.RetryWindows:
+    return wire.RetryWindows(
+        if_accepted=_window(windows.if_accepted), if_rejected=_window(windows.if_rejected)
+    )
 
 
 def _window(seconds: Window) -> wire.RetryWindow:

@@ -11,6 +11,7 @@ from pathlib import Path
 from granian import Granian
 from granian.constants import Interfaces
 
+from device_plan.signing import InvalidKey, load_public_key
 from server.configuration import ServerConfiguration
 from server.http.idle_connections import close_idle_connections
 
@@ -34,7 +35,8 @@ def run(configuration: ServerConfiguration) -> None:
     """Serves until SIGTERM or SIGINT. Blocks; call it from a process's main thread.
 
     Raises:
-        CannotServe: the address or the data directory is in use or not to be had.
+        CannotServe: the address or the data directory is in use or not to be had, or a
+            plan key cannot be read.
     """
     try:
         configuration.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -42,6 +44,11 @@ def run(configuration: ServerConfiguration) -> None:
         raise CannotServe(
             f"cannot make the data directory {configuration.data_dir}: {error.strerror}"
         ) from error
+    for path in configuration.plan_keys:
+        try:
+            load_public_key(path)
+        except InvalidKey as error:
+            raise CannotServe(str(error)) from error
     _lock(configuration.data_dir)
     _check_address(configuration.host, configuration.port)
     configuration.to_environment()

@@ -57,10 +57,22 @@ plans = Table(
     "plans",
     metadata,
     Column("digest", String, primary_key=True),
-    Column("device_part_digest", String, nullable=False),
     Column("manifest", JSON, nullable=False),
     Column("schedule", JSON, nullable=False),
     Column("created_at", Double, nullable=False),
+)
+
+# The best variant of a plan has place 0. `runtimes` is null for a plan added
+# before they were recorded here, until a server has read them from its archive.
+plan_variants = Table(
+    "plan_variants",
+    metadata,
+    Column("plan_digest", ForeignKey("plans.digest"), primary_key=True),
+    Column("place", Integer, primary_key=True, autoincrement=False),
+    Column("name", String, nullable=False),
+    Column("device_part_digest", String, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("runtimes", JSON(none_as_null=True)),
 )
 
 tasks = Table(

@@ -94,7 +94,7 @@ def test_the_same_plan_and_key_give_the_same_bytes_also_if_it_was_signed_before(
 
 def test_the_signature_of_a_manifest_is_plain_ed25519_over_the_documented_message() -> None:
     (part, _) = PlanArchive(SIGNED).variants
-    message = b"nightshift plan manifest 1\n" + hashlib.sha256(part.manifest_data).digest()
+    message = b"nightshift/plan-manifest/1\n" + hashlib.sha256(part.manifest_data).digest()
     ed25519.Ed25519PublicKey.from_public_bytes(KEY.public_key().public_bytes_raw()).verify(
         part.signature[8:], message
     )

@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 
 from device_plan import wire_pb2 as wire
 from device_plan.checkpoint import encode
-from tests.server.live.mean_plan import Update
+from tests.server.live.mean_plan import RUNTIME, Update
 from tests.server.live.served import Server
 from tests.server.live.waiting import eventually
 
@@ -89,7 +89,15 @@ def new_key() -> str:
 class Device:
     """One device and its newest session."""
 
-    def __init__(self, server: Server, population: str, *, update: Update | None = None) -> None:
+    def __init__(
+        self,
+        server: Server,
+        population: str,
+        *,
+        update: Update | None = None,
+        runtime: str = RUNTIME,
+    ) -> None:
+        self.runtime = runtime
         self.port = server.port
         self.population = population
         self.update = update or {}
@@ -116,7 +124,7 @@ class Device:
         message = wire.CheckInRequest(
             protocol_version=1,
             check_in_id=check_in_id or secrets.token_hex(16),
-            runtime="tflite-runtime 2.14.0",
+            runtime=self.runtime,
         )
         reply = request(
             self.port,

@@ -16,13 +16,23 @@ import numpy as np
 from device_plan.archive import DevicePart, PlanArchive, write_archive
 from device_plan.checkpoint import encode
 from device_plan.cohort import CohortPolicy
-from device_plan.plan_pb2 import Binding, GraphFunction, PlanManifest, ServerPart, TensorSpec
+from device_plan.plan_pb2 import (
+    Binding,
+    GraphFunction,
+    PlanManifest,
+    Runtime,
+    ServerPart,
+    TensorSpec,
+)
 
 #: Weights of the model; an update of it takes three chunks of 4096 bytes.
 PARAMETERS = 3000
 
 #: The largest weight that a device may claim.
 MAX_WEIGHT = 1000.0
+
+#: On which the plan claims to have passed.
+RUNTIME = "tflite-runtime 2.14.0"
 
 Update = Mapping[str, np.ndarray]
 
@@ -128,6 +138,7 @@ def _write(path: Path) -> None:
                         metrics=part.metrics,
                         weight_tensor="weight",
                         max_weight=MAX_WEIGHT,
+                        runtimes=[Runtime(name=RUNTIME)],
                     ),
                     graph=b"none: the devices of these tests compute nothing",
                 )

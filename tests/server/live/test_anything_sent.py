@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from device_plan import wire_pb2 as wire
 from tests.server.live.device import CHUNK, PROTOBUF, Device, crc, request
-from tests.server.live.mean_plan import plan_for
+from tests.server.live.mean_plan import RUNTIME, plan_for
 from tests.server.live.refusals import assert_refusal
 from tests.server.live.rounds import assemble
 from tests.server.live.served import Server
@@ -38,7 +38,7 @@ ROUTES = [
     Route(
         "POST",
         f"/v1/populations/{POPULATION}/checkins",
-        wire.CheckInRequest(protocol_version=1, check_in_id="0123456789abcdef", runtime="r"),
+        wire.CheckInRequest(protocol_version=1, check_in_id="0123456789abcdef", runtime=RUNTIME),
     ),
     Route("GET", "/v1/sessions/{session}"),
     Route("POST", "/v1/sessions/{session}/report", wire.ReportRequest(examples=5, batches=1)),

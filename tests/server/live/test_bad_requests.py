@@ -11,7 +11,7 @@ import pytest
 from device_plan import wire_pb2 as wire
 from device_plan.archive import DevicePart, PlanArchive, write_archive
 from tests.server.live.device import PROTOBUF, Device, Reply, new_key, request
-from tests.server.live.mean_plan import plan_for
+from tests.server.live.mean_plan import RUNTIME, plan_for
 from tests.server.live.refusals import assert_refusal, assert_refused
 from tests.server.live.rounds import LiveRound, assemble
 from tests.server.live.served import DeployedTask, Server
@@ -34,7 +34,7 @@ def round_(task: DeployedTask) -> Iterator[LiveRound]:
 
 
 def check_in_message(**changed: object) -> wire.CheckInRequest:
-    values = {"protocol_version": 1, "check_in_id": secrets.token_hex(16), "runtime": "test"}
+    values = {"protocol_version": 1, "check_in_id": secrets.token_hex(16), "runtime": RUNTIME}
     return wire.CheckInRequest(**{**values, **changed})  # type: ignore[arg-type]
 
 

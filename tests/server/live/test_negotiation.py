@@ -10,7 +10,7 @@ import pytest
 
 from device_plan import wire_pb2 as wire
 from tests.server.live.device import PROTOBUF, Device, Reply, crc, new_key, request
-from tests.server.live.mean_plan import plan_for, update_of
+from tests.server.live.mean_plan import RUNTIME, plan_for, update_of
 from tests.server.live.rounds import LiveRound
 from tests.server.live.served import DeployedTask, Server
 from tests.server.live.waiting import eventually
@@ -105,7 +105,11 @@ def test_a_whole_session_in_json(server: Server, task: DeployedTask) -> None:
             "POST",
             f"/v1/populations/{task.population}/checkins",
             key,
-            {"protocolVersion": 1, "checkInId": secrets.token_hex(16)},
+            {
+                "protocolVersion": 1,
+                "checkInId": secrets.token_hex(16),
+                "runtime": RUNTIME,
+            },
         )
         return told if "waiting" in told else None
 

@@ -8,7 +8,15 @@ import pytest
 from sqlalchemy import Engine
 
 from server.storage.database import open_database
+from server.storage.plans import PlanVariant
 from server.storage.registry import Registry
+
+VARIANT = PlanVariant(
+    name="modern",
+    device_part_digest="device part",
+    size=1000,
+    runtimes=("tflite-runtime 2.14.0",),
+)
 
 
 class ManualClock:
@@ -58,9 +66,7 @@ def tasks(registry: Registry) -> Tasks:
 
 def create_tasks(registry: Registry, population: str = "digits/demo") -> Tasks:
     registry.populations.create(name=population, holdout_fraction=0.15, holdout_salt=b"salt")
-    registry.plans.add(
-        digest="plan", device_part_digest="device part", manifest={"name": "digits"}, schedule={}
-    )
+    registry.plans.add(digest="plan", variants=[VARIANT], manifest={"name": "digits"}, schedule={})
     training = registry.tasks.create(
         population=population,
         name="Digits, dense",

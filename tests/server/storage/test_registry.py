@@ -1,6 +1,7 @@
 """Populations, plans, tasks, models and session counts are kept as they were given."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from sqlalchemy.exc import IntegrityError
@@ -15,7 +16,7 @@ from server.storage.errors import (
 )
 from server.storage.registry import Registry
 from server.storage.session_shapes import Traffic
-from tests.server.storage.conftest import Tasks
+from tests.server.storage.conftest import VARIANT, Tasks
 from tests.server.storage.racing import race_threads
 
 
@@ -43,10 +44,12 @@ def test_a_holdout_fraction_is_a_fraction(registry: Registry, fraction: float) -
 
 
 def test_a_plan_is_added_once_and_stays(registry: Registry) -> None:
+    variants = [VARIANT, replace(VARIANT, name="legacy", runtimes=("tflite-runtime 2.7.0",))]
     first = registry.plans.add(
-        digest="d", device_part_digest="p", manifest={"name": "a"}, schedule={"rounds": 3}
+        digest="d", variants=variants, manifest={"name": "a"}, schedule={"rounds": 3}
     )
-    again = registry.plans.add(digest="d", device_part_digest="q", manifest={}, schedule={})
+    assert list(first.variants) == variants
+    again = registry.plans.add(digest="d", variants=[VARIANT], manifest={}, schedule={})
     assert again == first
     assert list(registry.plans.list()) == [first]
 
