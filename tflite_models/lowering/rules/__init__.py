@@ -8,6 +8,8 @@ from tflite_models.lowering.rules import (
     normalization,
     products,
     refusals,
+    segments,
+    slicing,
 )
 from tflite_models.lowering.rules.table import REFUSED, RULES, Rule
 
@@ -22,4 +24,6 @@ __all__ = [
     "normalization",
     "products",
     "refusals",
+    "segments",
+    "slicing",
 ]
