@@ -142,17 +142,18 @@ class GraphWalk:
             outputs = HANDLERS[node.op](self, node, inputs)
             if outputs is not None:
                 return outputs
-        if node.op in REFUSED:
-            raise UnsupportedOperation(op=node.op, node=node.name, advice=REFUSED[node.op])
         if any(is_handle(value) for value in inputs):
             raise UnsupportedOperation(
                 op=node.op,
                 node=node.name,
-                advice="it acts on a variable or on the data set in a way that is not supported",
+                advice=REFUSED.get(node.op)
+                or "it acts on a variable or on the data set in a way that is not supported",
             )
         folded = fold(node, inputs)
         if folded is not None:
             return folded
+        if node.op in REFUSED:
+            raise UnsupportedOperation(op=node.op, node=node.name, advice=REFUSED[node.op])
         try:
             if node.op in self._rules:
                 outputs = self._rules[node.op].apply(inputs, node.attributes)

@@ -117,6 +117,19 @@ def _reshape(_walk: "GraphWalk", _node: Node, inputs: list[Value]) -> list[Value
     return [value] if same else None
 
 
+@handles("DynamicStitch", "ParallelDynamicStitch")
+def _stitch(_walk: "GraphWalk", _node: Node, inputs: list[Value]) -> list[Value] | None:
+    """Joins parts of a shape, as the gradients of reductions do."""
+    if not all(is_constant(value) for value in inputs):
+        return None
+    half = len(inputs) // 2
+    positions = np.concatenate([np.ravel(value) for value in inputs[:half]])
+    entries = np.concatenate([np.ravel(value) for value in inputs[half:]])
+    stitched = np.zeros(positions.max() + 1, entries.dtype)
+    stitched[positions] = entries
+    return [stitched]
+
+
 @handles("Tile")
 def _tile(_walk: "GraphWalk", _node: Node, inputs: list[Value]) -> list[Value] | None:
     value, repeats = inputs
