@@ -26,20 +26,33 @@ from device_plan.commands.terminal import (
     required=True,
     help="Where to write the plan; by custom NAME.plan.",
 )
-def build(task_file: Path, output: Path) -> None:
+@click.option(
+    "--require-provenance",
+    is_flag=True,
+    help="Refuse a plan unless its task is committed to git and was reviewed by another "
+    "person than its author.",
+)
+def build(task_file: Path, output: Path, require_provenance: bool) -> None:
     """Compile TASK_FILE into a plan, check it, and write it.
 
     TASK_FILE is a Python file with a top-level `task = FederatedTask(...)`, or
     a function `task()` that returns one; examples/digits_task.py is a complete
     one. The learning process is built with tff.learning. The plan is written
     only if all release checks pass, above all this one: on the same examples,
-    the device's graph computes what TensorFlow Federated computes.
+    the device's graph computes what TensorFlow Federated computes. Further ones:
+    the task's predicates hold in simulation, and a session stays within its
+    limits of bytes, memory and time. What the task was made from (commit,
+    author, reviewer, digests of its sources) is recorded in the plan.
 
     The same task gives the same bytes.
     """
     task = load(task_file)
     started = time.monotonic()
-    built = with_progress(lambda progress: compiler().build_plan(task, progress))
+    built = with_progress(
+        lambda progress: compiler().build_plan(
+            task, progress, task_file=task_file, require_provenance=require_provenance
+        )
+    )
     print_checks(built.checks)
     if built.data is None:
         raise CheckFailed(failure(built.checks) + f"; {output} was not written")

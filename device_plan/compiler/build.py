@@ -1,8 +1,9 @@
 """Builds a plan archive from a task, and checks an existing one against its task."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from device_plan.compiler import additivity, naming
 from device_plan.compiler.checks import (
     Check,
     Subject,
+    initial_weights,
     report,
     run_checks,
     worst_difference,
@@ -19,10 +21,12 @@ from device_plan.compiler.checks import (
 from device_plan.compiler.device_graph import DeviceGraph, Names, build_device_graph
 from device_plan.compiler.examples import ExampleSource
 from device_plan.compiler.flatbuffer import TrainingGraph
+from device_plan.compiler.footprint import Footprint
 from device_plan.compiler.model import ModelDescription, describe
 from device_plan.compiler.oracle import Oracle, initial_state, start_worker, tff_runtime
 from device_plan.compiler.prediction import Prediction
 from device_plan.compiler.process import Form, evaluation_form, training_form
+from device_plan.compiler.release_checks import release_checks
 from device_plan.compiler.runtime import RUNTIME
 from device_plan.compiler.server_part import server_part
 from device_plan.matrix.case import Cases
@@ -44,11 +48,13 @@ class BuiltPlan:
 
     Attributes:
         data: The archive; None if a check failed.
+        footprints: What each variant needed of this machine, another thing in every run.
     """
 
     data: bytes | None
     manifest: PlanManifest
     checks: list[Check]
+    footprints: Mapping[str, Footprint] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
@@ -75,8 +81,20 @@ class _Author:
     summands: tuple[int, int]
 
 
-def build_plan(task: FederatedTask, progress: Progress = lambda _: None) -> BuiltPlan:
+def build_plan(
+    task: FederatedTask,
+    progress: Progress = lambda _: None,
+    *,
+    task_file: Path | None = None,
+    require_provenance: bool = False,
+    simulate: bool = True,
+) -> BuiltPlan:
     """Compiles and checks the task's plan.
+
+    Args:
+        task: The author's.
+        progress: See `Progress`.
+        task_file, require_provenance, simulate: See `release_checks`.
 
     Raises:
         InvalidTask: the task cannot become a plan; the message says why.
@@ -90,6 +108,8 @@ def build_plan(task: FederatedTask, progress: Progress = lambda _: None) -> Buil
         state = initial_state(author.training, task.seed)
         oracle = Oracle(author.training, state)
         weights = dict(zip(names.checkpoint, oracle.checkpoint(), strict=True))
+        if not (finite := initial_weights(weights)).passed:
+            raise InvalidTask(f"the initial weight {finite.summary}")
         variants, checks = [], []
         cases: Cases | None = None
         for profile, graph in graphs.items():
@@ -107,8 +127,21 @@ def build_plan(task: FederatedTask, progress: Progress = lambda _: None) -> Buil
             checks += found if profile == "modern" else [_of_variant(profile, c) for c in found]
             variants.append(DevicePart(manifest=manifest, graph=graph.data))
         manifest = variants[0].manifest
-        if not all(check.passed for check in checks):
+        if cases is None or not all(check.passed for check in checks):
             return BuiltPlan(None, manifest, checks)
+        release = release_checks(
+            task,
+            model=author.model,
+            variants=variants,
+            cases=cases,
+            task_file=task_file,
+            require_provenance=require_provenance,
+            simulate=simulate,
+            progress=progress,
+        )
+        checks += release.checks
+        if not all(check.passed for check in checks):
+            return BuiltPlan(None, manifest, checks, release.footprints)
         progress("Writing the archive")
         training = server_part(
             author.training, author.model, checkpoint=manifest.checkpoint, sums=manifest.update
@@ -130,8 +163,9 @@ def build_plan(task: FederatedTask, progress: Progress = lambda _: None) -> Buil
             initial_checkpoint=files.encode(weights),
             checks=report(checks),
             schedule=task.schedule(),
+            provenance=release.provenance.to_json() if release.provenance else None,
         )
-        return BuiltPlan(data, PlanArchive.from_bytes(data).manifest, checks)
+        return BuiltPlan(data, PlanArchive.from_bytes(data).manifest, checks, release.footprints)
 
 
 def check_plan(

@@ -78,7 +78,7 @@ def run_checks(
     progress("Reading the graph")
     checks = [
         _additivity(subject),
-        _initial_weights(subject),
+        initial_weights(subject.checkpoint),
         _builtin_only(subject),
         _signatures(subject),
     ]
@@ -126,10 +126,11 @@ def _additivity(subject: Subject) -> Check:
     )
 
 
-def _initial_weights(subject: Subject) -> Check:
+def initial_weights(checkpoint: Mapping[str, np.ndarray]) -> Check:
+    """Whether the model that devices first get is finite."""
     wrong = [
         name
-        for name, value in subject.checkpoint.items()
+        for name, value in checkpoint.items()
         if value.dtype.kind == "f" and not np.isfinite(value).all()
     ]
     return Check(
