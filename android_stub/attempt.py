@@ -61,6 +61,7 @@ from android_stub.session_messages import (
 from device_plan import wire_pb2 as wire
 from device_plan.archive import DevicePart, MalformedPlan
 from device_plan.checkpoint import MalformedCheckpoint, decode, encode
+from device_plan.signing import NotTrusted
 from device_plan.wire_pb2 import AbortReason
 
 #: Plans that one device keeps.
@@ -181,6 +182,9 @@ class Attempt:
         except WrongBlob as error:
             self._note = str(error)
             return Failed(reason=AbortReason.DOWNLOAD_FAILED)
+        except NotTrusted as error:
+            self._note = str(error)
+            return Failed(reason=AbortReason.UNTRUSTED_PLAN)
         except (MalformedPlan, UnsupportedPlan) as error:
             self._note = str(error)
             return Failed(reason=AbortReason.UNSUPPORTED_PLAN)
@@ -275,6 +279,9 @@ class Attempt:
                 return Assigned(assignment=assignment)
             case "rejection":
                 self._note = _name(answer.rejection.reason)
+                if answer.rejection.reason == wire.Reason.RUNTIME_NOT_SUPPORTED:
+                    # It is for whoever builds the app to read.
+                    self._note += f": {answer.rejection.message}"
                 return Rejected(reason=answer.rejection.reason)
         raise NoAnswer("the answer says neither waiting, assignment nor rejection")
 
@@ -286,6 +293,7 @@ class Attempt:
         plan = self._runtime.plans.get(blob.sha256) if blob.sha256 in self._held_plans else None
         if plan is None:
             plan = DevicePart.from_bytes(self._runtime.api.fetch(blob, traffic=self._traffic))
+            self._runtime.verify(plan, population=self.population)
             self._runtime.plans.put(blob.sha256, plan)
             if blob.sha256 not in self._held_plans:
                 self._held_plans.append(blob.sha256)
@@ -316,7 +324,11 @@ class Attempt:
 
         try:
             outcome = engine.run(
-                computation, checkpoint=checkpoint, examples=examples, before_batch=before_batch
+                computation,
+                checkpoint=checkpoint,
+                examples=examples,
+                before_batch=before_batch,
+                seed=self._identity.session_seed(self._session_id),
             )
         except _Stop as stop:
             self._note = stop.note

@@ -25,6 +25,17 @@ contributed, and - alone is a check-in that was rejected.
 """
 
 
+_plan_key = click.option(
+    "--plan-key",
+    "plan_keys",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    multiple=True,
+    metavar="FILE",
+    help="A public key to pin: load no plan that it did not sign (see `nightshift plan key`). "
+    "Give it again for further keys. Without it, any plan of the server is executed.",
+)
+
+
 @contextlib.contextmanager
 def _until_signalled() -> Iterator[threading.Event]:
     """An event that SIGINT and SIGTERM set; the former handlers come back afterwards."""
@@ -92,6 +103,7 @@ def device() -> None:
     help="Divides the delays taken when the server named no window (15 minutes, or 4 hours "
     "after a permanent error).",
 )
+@_plan_key
 @click.option("--json", is_flag=True, help="Print each session as a JSON line.")
 def run_device(
     server: str,
@@ -102,6 +114,7 @@ def run_device(
     conditions_file: Path | None,
     sessions: int | None,
     time_scale: float,
+    plan_keys: tuple[Path, ...],
     json: bool,
 ) -> None:
     """Run one device: when idle, charging and on Wi-Fi, take part and come back when told.
@@ -121,6 +134,7 @@ def run_device(
     from android_stub.runtime import Runtime
     from android_stub.schedule import DueTimes
     from android_stub.server_api import ServerApi
+    from device_plan.signing import load_public_key
 
     finished = 0
 
@@ -139,7 +153,11 @@ def run_device(
             click.echo(f"imported {count} examples into {collection!r}", err=True)
         source = AlwaysReady() if conditions_file is None else ConditionsFile(conditions_file)
         one = Device(
-            runtime=Runtime(api=ServerApi(url=server, connections=1), clock=time.time),
+            runtime=Runtime(
+                api=ServerApi(url=server, connections=1),
+                clock=time.time,
+                plan_keys=tuple(load_public_key(path) for path in plan_keys),
+            ),
             identity=identity,
             populations=population,
             store=store,
@@ -268,6 +286,7 @@ def _line(record: "SessionRecord") -> str:
     type=click.FloatRange(min=0, min_open=True),
     help="End after this time; without it, run until Ctrl-C.",
 )
+@_plan_key
 @click.option("--json", is_flag=True, help="Print progress as JSON lines.")
 @click.option(
     "--progress-file",
@@ -291,6 +310,7 @@ def fleet(
     vanish_seconds: float,
     time_scale: float | None,
     seconds: float | None,
+    plan_keys: tuple[Path, ...],
     json: bool,
     progress_file: Path | None,
 ) -> None:
@@ -334,6 +354,7 @@ def fleet(
             vanish_rate=vanish_rate,
             vanish_s=vanish_seconds,
             time_scale=time_scale,
+            plan_keys=plan_keys,
         )
         with _until_signalled() as stop:
             last = run_fleet(settings, stop=stop, seconds=seconds, on_progress=told)

@@ -1,12 +1,12 @@
 """Runs a plan's computation with tflite-runtime, batch by batch.
 
-    training:    state = begin(checkpoint)
+    training:    state = begin(checkpoint, seed)
                  state = batch(checkpoint, state, examples)   for each batch
                  update = finish(checkpoint, state)
     evaluation:  metrics += eval(checkpoint, examples)        for each batch
 
 Batches are consecutive examples in the store's order, the last one smaller,
-the same for every epoch.
+the same for every epoch. Only a plan that says so (`seeded`) takes a seed.
 """
 
 import threading
@@ -28,6 +28,9 @@ from device_plan.plan_pb2 import TensorSpec
 RUNTIME = f"tflite-runtime {tflite_runtime.__version__}"
 
 Arrays = dict[str, np.ndarray]
+#: The input of `begin` in a seeded plan, int32 [3].
+SEED = "session/seed"
+
 Computation = Literal["training", "evaluation"]
 #: Called before each batch with (batches done, batches in all); stops by raising.
 BeforeBatch = Callable[[int, int], None]
@@ -88,19 +91,21 @@ class Engine:
             "training": tuple(manifest.update),
             "evaluation": tuple(manifest.metrics),
         }
+        self._metrics = frozenset(spec.name for spec in manifest.metrics)
         self._sources = {
             name: self._wiring(name, [spec.name for spec in signature.inputs])
             for name, signature in manifest.signatures.items()
         }
 
     def _wiring(self, signature: str, inputs: list[str]) -> tuple[tuple[str, int], ...]:
-        """For each input, where its value comes from: 0 checkpoint, 1 state, 2 examples."""
+        """For each input, where its value comes from: 0 checkpoint, 1 state, 2 examples, 3 seed."""
         manifest = self._manifest
         begin = manifest.signatures["begin"].outputs if "begin" in manifest.signatures else ()
         known = (
             {spec.name for spec in manifest.checkpoint},
             {spec.name for spec in begin},
             {spec.name for spec in manifest.examples},
+            {SEED} if manifest.seeded and signature == "begin" else set(),
         )
         wiring = []
         for name in inputs:
@@ -120,6 +125,7 @@ class Engine:
         checkpoint: Mapping[str, np.ndarray],
         examples: Mapping[str, np.ndarray],
         before_batch: BeforeBatch,
+        seed: np.ndarray | None = None,
     ) -> Outcome:
         """Executes the whole computation.
 
@@ -129,6 +135,7 @@ class Engine:
             examples: The tensors of PlanManifest.examples, one row an example,
                 at least one row; others are ignored.
             before_batch: Whatever it raises ends the computation.
+            seed: int32 [3], each from 1 to 30000; needed to train a seeded plan.
 
         Raises:
             UnsupportedPlan: the plan has no such computation.
@@ -150,14 +157,16 @@ class Engine:
         tensors: Arrays = {}
         state: Arrays = {}
         if computation == "training":
-            state = self._call("begin", checkpoint, {}, {})
+            state = self._call("begin", checkpoint, {}, {}, self._seed(seed))
         for _ in range(epochs):
             for batch in self._batches(examples, rows):
                 before_batch(done, epochs * per_epoch)
                 if computation == "training":
                     state = self._call("batch", checkpoint, state, batch)
                 else:
-                    _add(tensors, self._call("eval", checkpoint, {}, batch))
+                    results = self._call("eval", checkpoint, {}, batch)
+                    # Predictions stay here.
+                    _add(tensors, {n: v for n, v in results.items() if n in self._metrics})
                 done += 1
         if computation == "training":
             tensors = self._call("finish", checkpoint, state, {})
@@ -167,6 +176,13 @@ class Engine:
             batches=done,
             compute_ms=round(1000 * (time.monotonic() - started)),
         )
+
+    def _seed(self, seed: np.ndarray | None) -> Arrays:
+        if not self._manifest.seeded:
+            return {}
+        if seed is None or seed.dtype != np.int32 or seed.shape != (3,):
+            raise ValueError(f"a seeded plan needs a seed of int32 [3], not {seed!r}")
+        return {SEED: seed}
 
     def _batch_size(self, rows: int) -> int:
         return self._manifest.batch_size or rows
@@ -204,8 +220,9 @@ class Engine:
         checkpoint: Mapping[str, np.ndarray],
         state: Mapping[str, np.ndarray],
         examples: Mapping[str, np.ndarray],
+        seed: Mapping[str, np.ndarray] | None = None,
     ) -> Arrays:
-        places = (checkpoint, state, examples)
+        places = (checkpoint, state, examples, seed or {})
         inputs = {name: places[place][name] for name, place in self._sources[signature]}
         try:
             outputs: dict[str, Any] = self._runners[signature](**inputs)

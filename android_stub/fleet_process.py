@@ -162,6 +162,7 @@ def run(settings: FleetSettings, *, process: int, stop: threading.Event) -> None
         clock=steady_clock,
         misfortune=settings.misfortune(),
         client_version="nightshift-fleet",
+        plan_keys=settings.trusted(),
     )
     tally = Tally()
     crew = Crew(threads=settings.threads, clock=steady_clock)

@@ -7,9 +7,12 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
 from android_stub.example_files import ExampleFiles
 from android_stub.misfortune import MisfortuneRates
 from android_stub.night import REAL_NIGHT_S
+from device_plan.signing import load_public_key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +52,8 @@ class FleetSettings:
     #: Divides the delays taken when the server gave no window; None: the nights'
     #: acceleration, or 1 without nights.
     time_scale: float | None = None
+    #: Files of pinned public keys; without any, plans need no signature.
+    plan_keys: tuple[Path, ...] = ()
     #: Seconds over which the devices' first check-ins are spread.
     arrival_s: float = 2.0
     #: Seconds between two progress messages of a process.
@@ -67,6 +72,11 @@ class FleetSettings:
         if not self.arrival_s >= 0:
             raise ValueError(f"arrival_s must not be negative, not {self.arrival_s}")
         self.misfortune()
+        self.trusted()
+
+    def trusted(self) -> tuple[Ed25519PublicKey, ...]:
+        """Raises InvalidKey (a ValueError)."""
+        return tuple(load_public_key(path) for path in self.plan_keys)
 
     def misfortune(self) -> MisfortuneRates | None:
         rates = MisfortuneRates(
@@ -90,7 +100,9 @@ class FleetSettings:
     @classmethod
     def from_json(cls, text: str) -> "FleetSettings":
         values = json.loads(text)
-        return cls(**values | {name: Path(values[name]) for name in ("data", "state_dir")})
+        values |= {name: Path(values[name]) for name in ("data", "state_dir")}
+        values["plan_keys"] = tuple(map(Path, values["plan_keys"]))
+        return cls(**values)
 
 
 @dataclass(kw_only=True)

@@ -5,8 +5,13 @@ import hashlib
 import os
 from pathlib import Path
 
+import numpy as np
+
 #: Bytes of a device key.
 KEY_BYTES = 32
+
+#: The largest value in a session's seed; the smallest is 1.
+SEED_MAX = 30_000
 
 
 class Identity:
@@ -61,6 +66,19 @@ class Identity:
     def credential(self) -> str:
         """The key in base64url without padding, as the Authorization header carries it."""
         return base64.urlsafe_b64encode(self._key).rstrip(b"=").decode()
+
+    def session_seed(self, session_id: str) -> np.ndarray:
+        """What a session's random operations start from, e.g. dropout.
+
+        From the SHA-256 of the key and the session's id: it differs between devices
+        and between rounds, and is the same when an attempt is repeated.
+
+        Returns:
+            int32 [3], each from 1 to 30000.
+        """
+        text = b"nightshift session seed\n" + self._key + session_id.encode()
+        words = np.frombuffer(hashlib.sha256(text).digest()[:12], ">u4")
+        return (1 + words % SEED_MAX).astype(np.int32)
 
     def __repr__(self) -> str:
         return "Identity(…)"

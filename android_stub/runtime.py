@@ -5,11 +5,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Lock
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
 from android_stub.engine import Engines
 from android_stub.misfortune import MisfortuneRates
 from android_stub.server_api import ServerApi
 from android_stub.session import RETRY_DELAYS_S
 from device_plan.archive import DevicePart
+from device_plan.signing import NotTrusted, verify_device_part
+
+
+class WrongPopulation(NotTrusted):
+    """The plan is signed, but for other devices."""
 
 
 class Plans:
@@ -49,6 +56,8 @@ class Runtime:
         client_version: Told to the server at check-in.
         misfortune: For fleets: how often sessions go wrong.
         retry_delays_s: Seconds before each further attempt at a request.
+        plan_keys: Pinned public keys: no plan is loaded that none of them signed.
+            Empty: whatever the server sends is.
     """
 
     api: ServerApi
@@ -58,3 +67,20 @@ class Runtime:
     client_version: str = "nightshift-reference"
     misfortune: MisfortuneRates | None = None
     retry_delays_s: tuple[float, ...] = RETRY_DELAYS_S
+    plan_keys: tuple[Ed25519PublicKey, ...] = ()
+
+    def verify(self, plan: DevicePart, *, population: str) -> None:
+        """Passes a plan that may be executed for the population.
+
+        Raises:
+            NotTrusted: keys are pinned, and none of them signed it for the population.
+        """
+        if not self.plan_keys:
+            return
+        verify_device_part(plan, self.plan_keys)
+        # A signed plan of another population is genuine, but not for these examples.
+        if plan.manifest.population != population:
+            raise WrongPopulation(
+                f"the plan was signed for the population {plan.manifest.population!r}, "
+                f"not for {population!r}"
+            )

@@ -85,6 +85,7 @@ _ORDINARY = frozenset(
         Reason.ROUND_ABANDONED,
         Reason.GOAL_REACHED,
         Reason.HELD_OUT,
+        Reason.RUNTIME_NOT_SUPPORTED,
         Reason.ROUND_OVER,
         Reason.DEVICE_ALREADY_IN_SESSION,
         Reason.BUSY,

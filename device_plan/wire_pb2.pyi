@@ -56,6 +56,7 @@ class AbortReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     COMPUTATION_FAILED: _ClassVar[AbortReason]
     DOWNLOAD_FAILED: _ClassVar[AbortReason]
     UNSUPPORTED_PLAN: _ClassVar[AbortReason]
+    UNTRUSTED_PLAN: _ClassVar[AbortReason]
 REASON_UNSPECIFIED: Reason
 NO_TASK: Reason
 ROUND_FULL: Reason
@@ -98,6 +99,7 @@ OUT_OF_TIME: AbortReason
 COMPUTATION_FAILED: AbortReason
 DOWNLOAD_FAILED: AbortReason
 UNSUPPORTED_PLAN: AbortReason
+UNTRUSTED_PLAN: AbortReason
 
 class RetryWindow(_message.Message):
     __slots__ = ("min_delay_ms", "max_delay_ms")

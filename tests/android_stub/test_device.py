@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from android_stub.attempt import SessionRecord
 from android_stub.device import GATE_POLL_S, Device, State
@@ -16,9 +17,12 @@ from android_stub.misfortune import MisfortuneRates
 from android_stub.randomness import SeededDraws
 from android_stub.runtime import Runtime
 from android_stub.server_api import ServerApi, Timeouts
+from device_plan.archive import DevicePart, PlanArchive, write_archive
 from device_plan.checkpoint import decode, encode
+from device_plan.plan_pb2 import PlanManifest, ServerPart
+from device_plan.signing import sign
 from device_plan.wire_pb2 import AbortReason, Computation, Reason
-from tests.android_stub import linear_plan
+from tests.android_stub import linear_plan, seeded_plan
 from tests.android_stub.fake_server import FakeServer, Refuse
 
 POPULATION = "tests/linear"
@@ -41,6 +45,35 @@ class Phone:
         return self.change
 
 
+KEY = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
+PINNED = (KEY.public_key(),)
+
+
+def signed_plan(key: Ed25519PrivateKey, *, others: str = "", **after: int) -> bytes:
+    """The linear plan for this population, or others, signed; then with these fields changed."""
+    part = DevicePart.from_bytes(linear_plan.PLAN.read_bytes())
+    manifest = PlanManifest()
+    manifest.CopyFrom(part.manifest)
+    manifest.population = others or POPULATION
+    whole = write_archive(
+        variants=[DevicePart(manifest=manifest, graph=part.graph)],
+        training=ServerPart(),
+        evaluation=ServerPart(),
+        initial_state=b"",
+        initial_checkpoint=b"",
+        checks={},
+        schedule={},
+    )
+    (signed,) = PlanArchive(sign(PlanArchive(whole), key)).variants
+    if not after:
+        return signed.to_bytes()
+    for name, value in after.items():
+        setattr(signed.manifest, name, value)
+    return DevicePart(
+        manifest=signed.manifest, graph=signed.graph, signature=signed.signature
+    ).to_bytes()
+
+
 @dataclass
 class Bench:
     server: FakeServer
@@ -52,13 +85,18 @@ class Bench:
     device: Device = field(init=False)
 
     def make(
-        self, *, populations=(POPULATION,), misfortune: MisfortuneRates | None = None
+        self,
+        *,
+        populations=(POPULATION,),
+        misfortune: MisfortuneRates | None = None,
+        plan_keys: tuple[Ed25519PublicKey, ...] = (),
     ) -> "Bench":
         self.device = Device(
             runtime=Runtime(
                 api=ServerApi(url=self.server.url, timeouts=Timeouts(connect_s=1, read_s=2)),
                 clock=lambda: self.now,
                 misfortune=misfortune,
+                plan_keys=plan_keys,
             ),
             identity=Identity.virtual(seed=1, index=1),
             populations=populations,
@@ -365,3 +403,60 @@ def test_a_vanishing_device_is_silent_and_then_resumes_or_gives_up(bench):
         shapes.add(bench.session().shape)
         bench.now += 100
     assert shapes == {"-v[]+^", "-v!", "-v[]+!"}
+
+
+def test_a_device_whose_runtime_is_not_supported_comes_back_in_the_window_and_says_why(bench):
+    bench.server.script.rejection = Reason.RUNTIME_NOT_SUPPORTED
+    bench.server.script.rejected_ms = (86_400_000, 172_800_000)
+    record = bench.session()
+    assert record.shape == "-"
+    assert record.note == "RUNTIME_NOT_SUPPORTED: as told"
+    assert 86_400 <= bench.delays[-1] <= 172_800
+
+
+def test_a_device_with_a_pinned_key_executes_a_plan_that_the_key_signed(bench):
+    bench.server.script.plan = signed_plan(KEY)
+    assert bench.make(plan_keys=PINNED).session().shape == "-v[]+^"
+
+
+@pytest.mark.parametrize(
+    ("plan", "note"),
+    [
+        (lambda: linear_plan.PLAN.read_bytes(), "is not signed"),
+        (lambda: signed_plan(Ed25519PrivateKey.generate()), "signed by the unknown key"),
+        (lambda: signed_plan(KEY, epochs=1000), "was altered after the key"),
+        (lambda: signed_plan(KEY, others="tests/others"), "signed for the population"),
+    ],
+    ids=["unsigned", "by a stranger", "altered", "for another population"],
+)
+def test_a_plan_that_the_pinned_key_did_not_sign_is_never_loaded(bench, plan, note):
+    bench.server.script.plan = plan()
+    bench.make(plan_keys=PINNED)
+    for _ in range(2):
+        record = bench.session()
+        assert record.shape == "-*"
+        assert note in record.note
+        assert bench.server.aborts[-1] == AbortReason.UNTRUSTED_PLAN
+        assert 40.0 <= bench.delays[-1] <= 50.0
+        bench.now += bench.delays[-1]
+    # The plan each time, because it was not kept, and never the checkpoint.
+    assert sum("/blobs/" in request for request in bench.server.requests) == 2
+    assert bench.server.reports == []
+
+
+def test_a_device_that_pins_nothing_executes_whatever_the_server_sends(bench):
+    bench.server.script.plan = signed_plan(Ed25519PrivateKey.generate())
+    assert bench.session().shape == "-v[]+^"
+
+
+def test_a_seeded_plan_gets_the_devices_seed_for_the_session(bench):
+    bench.server.script.plan = seeded_plan.PLAN.read_bytes()
+    bench.server.script.checkpoint = encode(seeded_plan.checkpoint())
+    bench.store.add(seeded_plan.COLLECTION, seeded_plan.examples(5), now=0.0)
+    assert bench.session().shape == "-v[]+^"
+    bench.now += bench.delays[-1]
+    assert bench.session().shape == "-v[]+^"
+    identity = Identity.virtual(seed=1, index=1)
+    for number, update in enumerate(bench.server.submitted):
+        expected = identity.session_seed(f"s{number}").astype(np.float32)
+        np.testing.assert_array_equal(decode(update)["seed"], expected)

@@ -3,7 +3,7 @@ import pytest
 
 from android_stub.engine import ComputationFailed, Engine, Engines, UnsupportedPlan
 from device_plan.archive import DevicePart
-from tests.android_stub import linear_plan
+from tests.android_stub import linear_plan, seeded_plan
 
 
 def _never(done: int, total: int) -> None:
@@ -152,3 +152,50 @@ def test_a_thread_keeps_its_engine_and_another_has_its_own(linear: DevicePart):
         assert pool.submit(engines.get, "a", linear).result() is not mine
     engines.get("b", linear)
     assert engines.get("a", linear) is not mine
+
+
+@pytest.fixture(scope="module")
+def seeded() -> DevicePart:
+    return DevicePart.from_bytes(seeded_plan.PLAN.read_bytes())
+
+
+def test_a_seeded_plan_begins_with_the_seed(seeded: DevicePart):
+    outcome = Engine(seeded).run(
+        "training",
+        checkpoint=seeded_plan.checkpoint(),
+        examples=seeded_plan.examples(5),
+        before_batch=_never,
+        seed=np.array([1, 30_000, 7], np.int32),
+    )
+    np.testing.assert_array_equal(outcome.tensors["seed"], np.float32([1, 30_000, 7]))
+
+
+@pytest.mark.parametrize("seed", [None, np.ones(3, np.int64), np.ones(2, np.int32)])
+def test_a_seeded_plan_is_not_trained_without_a_seed(seeded: DevicePart, seed: np.ndarray | None):
+    with pytest.raises(ValueError, match=r"needs a seed of int32 \[3\]"):
+        Engine(seeded).run(
+            "training",
+            checkpoint=seeded_plan.checkpoint(),
+            examples=seeded_plan.examples(5),
+            before_batch=_never,
+            seed=seed,
+        )
+
+
+def test_only_a_plan_that_says_so_takes_a_seed(seeded: DevicePart):
+    with pytest.raises(UnsupportedPlan, match="'session/seed'"):
+        Engine(_changed(seeded, seeded=False))
+
+
+def test_predictions_stay_on_the_device(seeded: DevicePart):
+    # Two batches of four and one: the predictions' sizes differ, and nobody adds them.
+    data = seeded_plan.examples(9)
+    outcome = Engine(seeded).run(
+        "evaluation",
+        checkpoint=seeded_plan.checkpoint(),
+        examples=data,
+        before_batch=_never,
+    )
+    assert set(outcome.tensors) == {"sum"}
+    expected = np.sum(data["x"].astype(np.float64) * seeded_plan.checkpoint()["scale"])
+    np.testing.assert_allclose(outcome.tensors["sum"], expected, rtol=1e-5)

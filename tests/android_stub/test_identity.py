@@ -1,7 +1,10 @@
 import base64
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from android_stub.identity import Identity
 
@@ -40,6 +43,30 @@ def test_a_file_that_is_no_key_is_named(tmp_path: Path):
     path.chmod(0o600)
     with pytest.raises(ValueError, match=r"device\.key is not a device key"):
         Identity.load_or_create(path)
+
+
+@given(st.integers(0, 1000), st.text(max_size=40))
+def test_a_sessions_seed_is_three_numbers_from_1_to_30000(index: int, session_id: str):
+    seed = Identity.virtual(seed=1, index=index).session_seed(session_id)
+    assert seed.dtype == np.int32
+    assert seed.shape == (3,)
+    assert ((seed >= 1) & (seed <= 30_000)).all()
+
+
+def test_a_seed_differs_between_devices_and_sessions_and_is_the_same_when_repeated():
+    def seed(index: int, session_id: str) -> tuple[int, ...]:
+        return tuple(Identity.virtual(seed=1, index=index).session_seed(session_id).tolist())
+
+    seeds = {seed(index, f"session-{number}") for index in range(20) for number in range(20)}
+    assert len(seeds) == 400
+    assert seed(3, "session-4") == seed(3, "session-4")
+
+
+def test_seeds_are_spread_over_their_whole_range():
+    identity = Identity.virtual(seed=1, index=1)
+    seeds = np.concatenate([identity.session_seed(f"session-{n}") for n in range(3000)])
+    # The mean of 9000 uniform draws is within 4 standard errors (91) of 15000.5.
+    assert abs(seeds.mean() - 15_000.5) < 4 * 30_000 / np.sqrt(12 * 9000)
 
 
 def test_the_key_does_not_show_in_a_representation():
