@@ -15,10 +15,10 @@ channels meets its own part of the filter's outputs.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import tensorflow as tf
 
+from tflite_models.lowering.rules.layout import Layout
 from tflite_models.lowering.rules.patches import correlation, filter_gradient
 from tflite_models.lowering.rules.table import rule
 from tflite_models.lowering.rules.windows import Window, interleaved, windows
@@ -42,10 +42,10 @@ def convolution(
     down, across = windows(
         x.shape[1:3],
         weights.shape[:2],
-        strides=layout.spatial(strides),
-        dilations=layout.spatial(dilations),
+        strides=layout.channels_last(strides),
+        dilations=layout.channels_last(dilations),
         padding=padding,
-        explicit=layout.spatial_pairs(explicit_paddings),
+        explicit=layout.channels_last_pairs(explicit_paddings),
     )
     rows, columns = down.forward(), across.forward()
     groups = int(x.shape[3]) // int(weights.shape[2])
@@ -74,10 +74,10 @@ def convolution_filter_gradient(
     down, across = windows(
         x.shape[1:3],
         (height, width),
-        strides=layout.spatial(strides),
-        dilations=layout.spatial(dilations),
+        strides=layout.channels_last(strides),
+        dilations=layout.channels_last(dilations),
         padding=padding,
-        explicit=layout.spatial_pairs(explicit_paddings),
+        explicit=layout.channels_last_pairs(explicit_paddings),
     )
     rows, columns = down.forward(), across.forward()
     groups = int(x.shape[3]) // channels
@@ -104,14 +104,14 @@ def convolution_input_gradient(
     """dx as above: for each phase of the stride, patches of dy times w with c and n swapped."""
     layout = Layout(data_format)
     dy = layout.to_channels_last(dy)
-    sizes = layout.spatial(known_dimensions(input_sizes))
+    sizes = layout.channels_last(known_dimensions(input_sizes))
     down, across = windows(
         sizes[1:3],
         weights.shape[:2],
-        strides=layout.spatial(strides),
-        dilations=layout.spatial(dilations),
+        strides=layout.channels_last(strides),
+        dilations=layout.channels_last(dilations),
         padding=padding,
-        explicit=layout.spatial_pairs(explicit_paddings),
+        explicit=layout.channels_last_pairs(explicit_paddings),
     )
     groups = int(sizes[3]) // int(weights.shape[2])
     dx = _grouped(
@@ -159,29 +159,3 @@ def _grouped(
 
 def _known(sizes: Value) -> list[int]:
     return [int(side) for side in known_dimensions(sizes)]  # type: ignore[arg-type]
-
-
-class Layout:
-    """The order of a tensor's axes, NHWC or NCHW, and the way to the first."""
-
-    def __init__(self, data_format: str) -> None:
-        if data_format not in ("NHWC", "NCHW"):
-            raise ValueError(f"the layout {data_format} is not supported")
-        self._channels_first = data_format == "NCHW"
-
-    def to_channels_last(self, x: Value) -> Value:
-        return tf.transpose(x, [0, 2, 3, 1]) if self._channels_first else x
-
-    def from_channels_last(self, x: Value) -> Value:
-        return tf.transpose(x, [0, 3, 1, 2]) if self._channels_first else x
-
-    def spatial(self, entries: Sequence[Any]) -> list[Any]:
-        """Four numbers, one for each axis, in the order NHWC."""
-        if self._channels_first:
-            return [entries[0], entries[2], entries[3], entries[1]]
-        return list(entries)
-
-    def spatial_pairs(self, entries: Sequence[int]) -> list[int]:
-        """Four pairs of numbers, or none, in the order NHWC."""
-        pairs = [entries[i : i + 2] for i in range(0, len(entries), 2)]
-        return [number for pair in (self.spatial(pairs) if pairs else []) for number in pair]

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tflite_models.lowering.rules.products import matrix_product
-from tflite_models.lowering.rules.windows import Taps, padded, tap_slices
+from tflite_models.lowering.rules.windows import Taps, cut, padded, phases, reads
 from tflite_models.lowering.values import Value
 
 #: Entries up to which a table of indices is worth its bytes in the graph (64 KiB).
@@ -41,12 +41,11 @@ def correlation(x: Value, weights: Value, rows: Taps, columns: Taps) -> Value:
         product = matrix_product(patches(x, rows, columns), matrix)
         return tf.reshape(product, [-1, rows.count, columns.count, outputs])
     # One row of taps after the other, so that memory holds one row's patches.
-    rim = padded(x, rows, columns)
-    wide = tf.concat(_along_width(rim, columns), axis=3)
+    wide = _joined(reads(padded(x, rows, columns), columns, 2))
     total = None
-    for tap in range(height):
-        part = tf.reshape(wide[:, rows.slice_of(tap)], [-1, width * channels])
-        product = matrix_product(part, tf.reshape(weights[tap], [width * channels, outputs]))
+    for tap, part in enumerate(reads(wide, rows, 1)):
+        row = tf.reshape(part, [-1, width * channels])
+        product = matrix_product(row, tf.reshape(weights[tap], [width * channels, outputs]))
         total = product if total is None else total + product
     return tf.reshape(total, [-1, rows.count, columns.count, outputs])
 
@@ -61,16 +60,14 @@ def patches(x: Value, rows: Taps, columns: Taps) -> Value:
     if rows.is_whole and columns.is_whole:
         return tf.reshape(x, [-1, channels])
     taps = len(rows.offsets) * len(columns.offsets)
-    if taps > 1 and rows.count * columns.count * taps <= MAX_TABLE:
+    if rows.count * columns.count * taps <= MAX_TABLE:
         table = _table(rows, columns)
         source = tf.reshape(x, [-1, height * width, channels])
         if table.max() == height * width:
             source = tf.pad(source, [[0, 0], [0, 1], [0, 0]])
         return tf.reshape(tf.gather(source, table.ravel(), axis=1), [-1, taps * channels])
-    rim = padded(x, rows, columns)
-    wide = _joined(_along_width(rim, columns))
-    tall = _joined([wide[:, rows.slice_of(tap)] for tap in range(len(rows.offsets))])
-    return tf.reshape(tall, [-1, taps * channels])
+    wide = _joined(reads(padded(x, rows, columns), columns, 2))
+    return tf.reshape(_joined(reads(wide, rows, 1)), [-1, taps * channels])
 
 
 def filter_gradient(x: Value, dy: Value, rows: Taps, columns: Taps) -> Value:
@@ -87,12 +84,13 @@ def filter_gradient(x: Value, dy: Value, rows: Taps, columns: Taps) -> Value:
         [taps in height, taps in width, channels, outputs] float32.
     """
     channels, outputs = int(x.shape[3]), int(dy.shape[3])
+    if rows.is_whole and columns.is_whole:
+        flat = tf.reshape(x, [-1, channels]), tf.reshape(dy, [-1, outputs])
+        product = matrix_product(*flat, transpose_a=True)
+        return tf.reshape(product, [1, 1, channels, outputs])
     height, width = len(rows.offsets), len(columns.offsets)
     last = tf.reshape(tf.transpose(dy, [1, 2, 0, 3]), [-1, outputs])
-    cuts = [
-        [tf.reshape(part, [channels, -1]) for part in row]
-        for row in tap_slices(tf.transpose(x, [3, 1, 2, 0]), rows, columns)
-    ]
+    cuts = _transposed_cuts(x, rows, columns)
     if rows.count * columns.count * height * width * channels <= MAX_PATCHES:
         groups = [[part for row in cuts for part in row]]
     else:
@@ -101,16 +99,28 @@ def filter_gradient(x: Value, dy: Value, rows: Taps, columns: Taps) -> Value:
     return tf.reshape(_joined(products, axis=0), [height, width, channels, outputs])
 
 
+def _transposed_cuts(x: Value, rows: Taps, columns: Taps) -> list[list[Value]]:
+    """For each tap in height and width, what it reads: [channels, positions * batch]."""
+    channels = int(x.shape[3])
+    by_phase = [
+        [tf.transpose(part, [3, 1, 2, 0]) for part in phases(row, columns.stride, 2)]
+        for row in phases(padded(x, rows, columns), rows.stride, 1)
+    ]
+    cuts = []
+    for i in range(len(rows.offsets)):
+        # For each column phase, the rows that this tap reads.
+        parts = [cut(list(phase), rows, i, 1) for phase in zip(*by_phase, strict=True)]
+        row = [cut(parts, columns, j, 2) for j in range(len(columns.offsets))]
+        cuts.append([tf.reshape(part, [channels, -1]) for part in row])
+    return cuts
+
+
 def _table(rows: Taps, columns: Taps) -> np.ndarray:
     """int32 [rows, columns, taps in height, taps in width]: entries; height * width for none."""
     read = rows.entries()[:, None, :, None], columns.entries()[None, :, None, :]
     inside = (read[0] >= 0) & (read[1] >= 0)
     entry = read[0] * columns.size + read[1]
     return np.where(inside, entry, rows.size * columns.size).astype(np.int32)
-
-
-def _along_width(x: Value, columns: Taps) -> list[Value]:
-    return [x[:, :, columns.slice_of(tap)] for tap in range(len(columns.offsets))]
 
 
 def _joined(parts: list[Value], axis: int = 3) -> Value:

@@ -8,7 +8,7 @@ by neighbouring positions, so each phase is a window of stride one.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import tensorflow as tf
@@ -44,6 +44,10 @@ class Taps:
         """Entries read after the axis ends."""
         return max(0, max(self.offsets) + (self.count - 1) * self.stride - self.size + 1)
 
+    def only(self, tap: int) -> "Taps":
+        """One of the taps."""
+        return replace(self, offsets=(self.offsets[tap],), taps=(self.taps[tap],))
+
     @property
     def is_whole(self) -> bool:
         """Whether each position reads its own entry and nothing else."""
@@ -53,11 +57,6 @@ class Taps:
         """int64 [count, taps]: the entries read; -1 for those outside the axis."""
         read = np.arange(self.count)[:, None] * self.stride + np.array(self.offsets)[None, :]
         return np.where((read >= 0) & (read < self.size), read, -1)
-
-    def slice_of(self, tap: int) -> slice:
-        """The entries that a tap reads, on the axis padded with `before` and `after`."""
-        begin = self.offsets[tap] + self.before
-        return slice(begin, begin + (self.count - 1) * self.stride + 1, self.stride)
 
 
 @dataclass(frozen=True)
@@ -148,55 +147,82 @@ def _window(
 
 
 def padded(x: Value, rows: Taps, columns: Taps, *, fill: float = 0.0) -> Value:
-    """[batch, height, width, channels] with what the taps read outside; axes 1 and 2 grow."""
-    paddings = [[0, 0], [rows.before, rows.after], [columns.before, columns.after], [0, 0]]
+    """[batch, height, width, channels] with all that the taps read outside.
+
+    Height and width grow to multiples of the strides, as `phases` needs them.
+    """
+    paddings = [[0, 0], _rim(rows), _rim(columns), [0, 0]]
     if not np.any(paddings):
         return x
     return tf.pad(x, paddings, constant_values=fill)
 
 
-def tap_slices(x: Value, rows: Taps, columns: Taps, *, fill: float = 0.0) -> list[list[Value]]:
-    """For each tap in height and in width, the entries it reads at every position.
+def _rim(taps: Taps) -> list[int]:
+    total = taps.before + taps.size + taps.after
+    return [taps.before, taps.after + -total % taps.stride]
 
-    Args:
-        x: [batch, height, width, channels], or any tensor with height and width as axes 1 and 2.
-        fill: What is read outside.
+
+def phases(x: Value, stride: int, axis: int) -> list[Value]:
+    """For each remainder r below `stride`, the entries r, r + stride, ... along axis 1 or 2.
+
+    Reshaped and split, since some runtimes are slow at slices with strides.
     """
-    x = padded(x, rows, columns, fill=fill)
-    return [
-        [_part(x, rows.slice_of(i), columns.slice_of(j)) for j in range(len(columns.offsets))]
-        for i in range(len(rows.offsets))
-    ]
+    if stride == 1:
+        return [x]
+    height, width, channels = (int(side) for side in x.shape[1:])
+    if axis == 1:
+        parts = tf.split(
+            tf.reshape(x, [-1, height // stride, stride * width * channels]), stride, axis=2
+        )
+        return [tf.reshape(part, [-1, height // stride, width, channels]) for part in parts]
+    return list(
+        tf.split(tf.reshape(x, [-1, height, width // stride, stride * channels]), stride, axis=3)
+    )
 
 
-def _part(x: Value, rows: slice, columns: slice) -> Value:
-    everything = slice(0, x.shape[1], 1), slice(0, x.shape[2], 1)
-    return x if (rows, columns) == everything else x[:, rows, columns, :]
-
-
-def interleaved(phases: Sequence[Value | None], axis: int, size: int) -> Value:
-    """The entries of `phases`, in turn: entry i is entry i // n of phase i % n.
+def cut(parts: Sequence[Value], taps: Taps, tap: int, axis: int) -> Value:
+    """The entries that one tap reads at all positions.
 
     Args:
-        phases: n tensors of rank 4 whose sides along `axis` add up to `size` and
+        parts: The phases, for the taps' stride, of a padded tensor.
+    """
+    start = taps.offsets[tap] + taps.before
+    part, first = parts[start % taps.stride], start // taps.stride
+    if first == 0 and part.shape[axis] == taps.count:
+        return part
+    if axis == 1:
+        return part[:, first : first + taps.count]
+    return part[:, :, first : first + taps.count]
+
+
+def reads(x: Value, taps: Taps, axis: int) -> list[Value]:
+    """For each tap along axis 1 or 2 of a padded tensor, the entries that it reads."""
+    parts = phases(x, taps.stride, axis)
+    return [cut(parts, taps, tap, axis) for tap in range(len(taps.offsets))]
+
+
+def interleaved(parts: Sequence[Value | None], axis: int, size: int) -> Value:
+    """The inverse of `phases`: entry i is entry i // n of part i % n.
+
+    Args:
+        parts: n tensors of rank 4 whose sides along `axis` add up to `size` and
             decrease by at most one; None for zeros. At least one is given.
         axis: 1 or 2.
     """
-    if len(phases) == 1:
-        return phases[0]
-    given = [phase for phase in phases if phase is not None]
-    largest = -(-size // len(phases))
-    # A shorter phase gets one more entry, which is cut off again.
-    paddings = [[0, 0] if other != axis else [0, 1] for other in range(4)]
-    full = [tf.pad(phase, paddings) if phase.shape[axis] < largest else phase for phase in given]
-    filled = iter(full)
-    stacked = tf.stack(
-        [tf.zeros_like(full[0]) if phase is None else next(filled) for phase in phases],
-        axis=axis + 1,
-    )
-    shape = [-1, *(int(side) for side in full[0].shape[1:])]
-    shape[axis] = largest * len(phases)
-    joined = tf.reshape(stacked, shape)
-    if shape[axis] == size:
-        return joined
-    return joined[:, :size] if axis == 1 else joined[:, :, :size]
+    if len(parts) == 1:
+        return parts[0]
+    given = [part for part in parts if part is not None]
+    largest = -(-size // len(parts))
+    # A shorter part gets one more entry, which is cut off again.
+    paddings = [[0, 1] if other == axis else [0, 0] for other in range(4)]
+    equal = [tf.pad(part, paddings) if part.shape[axis] < largest else part for part in given]
+    height, width, channels = (int(side) for side in equal[0].shape[1:])
+    zeros = tf.zeros_like(equal[0]) if len(given) < len(parts) else None
+    turn = iter(equal)
+    whole = [zeros if part is None else next(turn) for part in parts]
+    if axis == 2:
+        joined = tf.reshape(tf.concat(whole, axis=3), [-1, height, width * len(parts), channels])
+        return joined if joined.shape[2] == size else joined[:, :, :size]
+    flat = [tf.reshape(part, [-1, height, width * channels]) for part in whole]
+    joined = tf.reshape(tf.concat(flat, axis=2), [-1, height * len(parts), width, channels])
+    return joined if joined.shape[1] == size else joined[:, :size]
