@@ -87,6 +87,11 @@ def public_pem(key: Ed25519PublicKey) -> bytes:
     )
 
 
+def is_private_key(path: Path) -> bool:
+    """Whether a key's file looks like the private half. Raises InvalidKey if it cannot be read."""
+    return b"PRIVATE KEY" in _read(path)
+
+
 def load_private_key(path: Path) -> Ed25519PrivateKey:
     """Raises InvalidKey."""
     data = _read(path)
@@ -107,7 +112,7 @@ def load_private_key(path: Path) -> Ed25519PrivateKey:
 def load_public_key(path: Path) -> Ed25519PublicKey:
     """Raises InvalidKey."""
     data = _read(path)
-    if b"PRIVATE KEY" in data:
+    if is_private_key(path):
         raise InvalidKey(
             f"{path} is a private key, which only who signs plans may have: give its public "
             f"half, {public_key_path(path).name}"

@@ -33,7 +33,8 @@ COMMANDS = {
         "nightshift.demo:demo", "Train handwritten digits on 100+ virtual devices, here and now."
     ),
     "plan": LazyCommand(
-        "device_plan.commands:plan", "Build, show and check the plans that devices execute."
+        "nightshift.plan_group:plan",
+        "Build, show, check, sign and publish the plans that devices execute.",
     ),
     "serve": LazyCommand("server.commands:serve", "Run the server: device protocol and rounds."),
     "task": LazyCommand(

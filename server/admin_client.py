@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import urllib3
 
@@ -58,6 +59,26 @@ class AdminClient:
         """Raises AdminError."""
         answer: dict[str, Any] = json.loads(self._request("POST", path, body))
         return answer
+
+    def create_tasks(
+        self, plan: bytes, *, rounds: int | None = None, goal_count: int | None = None
+    ) -> dict[str, Any]:
+        """Deploys a plan archive.
+
+        Args:
+            plan: The archive.
+            rounds: Rounds to commit, instead of what the plan's author wished.
+            goal_count: Updates that complete a training round, likewise.
+
+        Returns:
+            {"tasks": those created, the training task first; "warnings": sentences}.
+
+        Raises:
+            AdminError
+        """
+        wishes = {"rounds": rounds, "goal_count": goal_count}
+        query = urlencode({name: value for name, value in wishes.items() if value is not None})
+        return self.post(f"tasks?{query}", plan)
 
     def _request(self, method: str, path: str, body: bytes = b"") -> bytes:
         try:

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
 import click
 
@@ -94,7 +93,7 @@ def serve(data_dir: Path, **settings: Any) -> None:
         raise click.ClickException(str(error)) from error
 
 
-def _connected(command: Callable[..., None]) -> Callable[..., None]:
+def connected(command: Callable[..., None]) -> Callable[..., None]:
     """Adds the options that find a server, and gives the command a client."""
 
     @click.option("--server", default="http://127.0.0.1:8750", help="The server's address.")
@@ -120,6 +119,23 @@ def _connected(command: Callable[..., None]) -> Callable[..., None]:
     return connected
 
 
+def task_wishes(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds the options that override what a plan's author wished."""
+    rounds = click.option(
+        "--rounds",
+        type=click.IntRange(min=1),
+        default=None,
+        help="Rounds to commit, instead of what the plan's author wished.",
+    )
+    goal_count = click.option(
+        "--goal-count",
+        type=click.IntRange(min=1),
+        default=None,
+        help="Updates that complete a training round, likewise.",
+    )
+    return rounds(goal_count(command))
+
+
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
 
@@ -130,27 +146,18 @@ def task() -> None:
 
 @task.command("create")
 @click.argument("plan", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option(
-    "--rounds",
-    type=click.IntRange(min=1),
-    default=None,
-    help="Rounds to commit, instead of what the plan's author wished.",
-)
-@click.option(
-    "--goal-count",
-    type=click.IntRange(min=1),
-    default=None,
-    help="Updates that complete a training round, likewise.",
-)
+@task_wishes
 @_as_json
-@_connected
+@connected
 def create_task(
     client: AdminClient, plan: Path, rounds: int | None, goal_count: int | None, as_json: bool
 ) -> None:
-    """Deploy PLAN (from `nightshift plan build`): its training task, and its evaluation task."""
-    wishes = {"rounds": rounds, "goal_count": goal_count}
-    query = urlencode({name: value for name, value in wishes.items() if value is not None})
-    answer = client.post(f"tasks?{query}", plan.read_bytes())
+    """Deploy PLAN (from `nightshift plan build`): its training task, and its evaluation task.
+
+    Whether the plan passed its release checks is not asked: `nightshift plan publish`
+    asks, and signs it.
+    """
+    answer = client.create_tasks(plan.read_bytes(), rounds=rounds, goal_count=goal_count)
     for warning in answer["warnings"]:
         click.echo(f"Warning: {warning}", err=True)
     _print_tasks(answer["tasks"], as_json)
@@ -159,7 +166,7 @@ def create_task(
 @task.command("list")
 @click.option("--population", default=None, help="Only this population's.")
 @_as_json
-@_connected
+@connected
 def list_tasks(client: AdminClient, population: str | None, as_json: bool) -> None:
     """List the tasks."""
     path = "tasks" + (f"?population={population}" if population else "")
@@ -169,7 +176,7 @@ def list_tasks(client: AdminClient, population: str | None, as_json: bool) -> No
 @task.command("show")
 @click.argument("task_id")
 @_as_json
-@_connected
+@connected
 def show_task(client: AdminClient, task_id: str, as_json: bool) -> None:
     """Show a task and its rounds."""
     described = client.get(f"tasks/{task_id}")
@@ -206,7 +213,7 @@ def _action(name: str, text: str) -> None:
     @task.command(name, help=text)
     @click.argument("task_id")
     @_as_json
-    @_connected
+    @connected
     def act(client: AdminClient, task_id: str, as_json: bool) -> None:
         _print_tasks([client.post(f"tasks/{task_id}/{name}")], as_json)
 
@@ -224,7 +231,7 @@ def models() -> None:
 @models.command("list")
 @click.argument("task_id")
 @_as_json
-@_connected
+@connected
 def list_models(client: AdminClient, task_id: str, as_json: bool) -> None:
     """List the models of TASK_ID, the oldest first."""
     found = client.get(f"tasks/{task_id}/models")["models"]
@@ -248,7 +255,7 @@ def list_models(client: AdminClient, task_id: str, as_json: bool) -> None:
 @models.command("show")
 @click.argument("task_id")
 @click.argument("number", type=int)
-@_connected
+@connected
 def show_model(client: AdminClient, task_id: str, number: int) -> None:
     """Show what is known of model NUMBER of TASK_ID, as JSON."""
     click.echo(json.dumps(client.get(f"tasks/{task_id}/models/{number}"), indent=2))
@@ -264,7 +271,7 @@ def show_model(client: AdminClient, task_id: str, number: int) -> None:
     default=None,
     help="The file to write; by default TASK_ID-NUMBER.safetensors.",
 )
-@_connected
+@connected
 def get_model(client: AdminClient, task_id: str, number: int, output: Path | None) -> None:
     """Download the weights of model NUMBER of TASK_ID as a safetensors file.
 

@@ -4,8 +4,11 @@ import click
 
 from device_plan.commands.build import build
 from device_plan.commands.check import check
+from device_plan.commands.diff import diff
+from device_plan.commands.key import key
 from device_plan.commands.runtimes import runtimes
 from device_plan.commands.show import show
+from device_plan.commands.sign import sign
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -20,11 +23,11 @@ def plan() -> None:
     A first plan, from the task that comes with Nightshift:
       nightshift plan build examples/digits_task.py -o digits.plan
       nightshift plan show digits.plan
-      nightshift task create digits.plan --server URL
+      nightshift plan publish digits.plan --server URL
 
     Exit codes: 0 done, 1 a release check failed, 2 the input is wrong.
     """
 
 
-for command in (build, show, check, runtimes):
+for command in (build, show, diff, check, runtimes, sign, key):
     plan.add_command(command)

@@ -10,6 +10,7 @@ import urllib3
 from rich.console import Console
 
 from device_plan.archive import MalformedPlan, PlanArchive
+from device_plan.signing import create_key, key_id, public_key_path, sign
 from nightshift.demo.course import Course, observe
 from nightshift.demo.data import write_device_files
 from nightshift.demo.directory import NotOurs, demo_directory
@@ -30,6 +31,9 @@ DEVICES_PER_UPDATE = 5
 #: average, so that enough are awake when a model is to be measured.
 HOLDOUT_FRACTION = 0.15
 HELD_OUT_DEVICES = 18
+
+#: The private key that signs the plan, made anew for each demo.
+PLAN_KEY = "release.pem"
 
 #: Seconds between two looks at the server.
 LOOK_S = 0.4
@@ -103,8 +107,9 @@ def demo(data_dir: Path, timeout: float, **options: Any) -> None:
     \b
       - compiles examples/digits_task.py with TensorFlow Federated into a plan
         (nightshift plan build) and checks it against TFF's own client work;
-      - starts a server on loopback (nightshift serve) and deploys the plan
-        (nightshift task create);
+      - starts a server on loopback (nightshift serve), signs the plan with a key
+        made on the spot (nightshift plan key), and deploys it (nightshift plan
+        publish); server and devices run nothing that this key did not sign;
       - deals scikit-learn's 1,797 scans unevenly to virtual devices, and runs
         these (nightshift fleet): each has its own examples and its own nights,
         trains with tflite-runtime, and speaks only HTTP with the server; some
@@ -153,8 +158,13 @@ def _run(
     url = f"http://127.0.0.1:{port}"
     server_dir = data_dir / "server"
     # It imports TensorFlow while the plan is compiled.
-    server = children.start("server", "serve", *_server_options(server_dir, port, options))
+    key = create_key(data_dir / PLAN_KEY)
+    server = children.start(
+        "server", "serve", *_server_options(data_dir, server_dir, port, options)
+    )
     plan = _obtain_plan(data_dir, children, screen, options)
+    signed = PlanArchive(sign(plan, key))
+    screen.say(f"Plan signed with the new key {key_id(key.public_key())}, which the fleet pins")
     sizes = write_device_files(
         data_dir / "examples",
         devices=options["devices"],
@@ -169,8 +179,8 @@ def _run(
         _wait_until_ready(url, server)
     client = AdminClient.of_data_dir(url=url, data_dir=server_dir)
     goal = min(plan.schedule["cohort"]["goal_count"], options["devices"] // DEVICES_PER_UPDATE)
-    query = f"rounds={options['rounds']}&goal_count={goal}"
-    created = [task["task_id"] for task in client.post(f"tasks?{query}", plan.data)["tasks"]]
+    answer = client.create_tasks(signed.data, rounds=options["rounds"], goal_count=goal)
+    created = [task["task_id"] for task in answer["tasks"]]
     if len(created) < 2:
         raise click.ClickException(
             "the task has no evaluation, and the demo ends with one: give it an EvaluationPolicy"
@@ -231,7 +241,9 @@ def _compile(plan: Path, children: Children, screen: Screen) -> None:
     screen.say(checks.read_text().rstrip())
 
 
-def _server_options(server_dir: Path, port: int, options: dict[str, Any]) -> list[str]:
+def _server_options(
+    data_dir: Path, server_dir: Path, port: int, options: dict[str, Any]
+) -> list[str]:
     # An accelerated night: what is minutes and hours for phones is tenths of seconds here.
     settings = {
         "data-dir": server_dir,
@@ -242,6 +254,7 @@ def _server_options(server_dir: Path, port: int, options: dict[str, Any]) -> lis
         "rendezvous-s": 0.5,
         "poll-interval-s": 0.2,
         "round-retry-s": 0.3,
+        "plan-key": _public_key(data_dir),
     }
     return [part for name, value in settings.items() for part in (f"--{name}", str(value))]
 
@@ -263,8 +276,13 @@ def _fleet_options(
         "vanish-rate": options["vanish_rate"],
         "vanish-seconds": options["night_seconds"],
         "night-fraction": 0.9,
+        "plan-key": _public_key(data_dir),
     }
     return [part for name, value in settings.items() for part in (f"--{name}", str(value))]
+
+
+def _public_key(data_dir: Path) -> Path:
+    return public_key_path(data_dir / PLAN_KEY)
 
 
 def _wait_until_ready(url: str, server: Child) -> None:
