@@ -60,7 +60,8 @@ def check(results: Sequence[Result], required: Collection[str] = ()) -> dict[str
     if unserved:
         summary += f"; not on {', '.join(unserved)}"
     if len(ran) < len(runtimes):
-        summary += f"; {len(runtimes) - len(ran)} were not run"
+        missing = len(runtimes) - len(ran)
+        summary += f"; {missing} {'was' if missing == 1 else 'were'} not run"
     lacking = [name for name in runtimes if name in required and name not in passed]
     if lacking:
         summary = f"required, but {_why(lacking[0], results)}; {summary}"

@@ -113,9 +113,11 @@ def _measure(
         command += ["--interpreter", runtime.interpreter, "--delegates", delegates]
         try:
             found = _answer(*_execute(command, work, timeout_s), cases)
-        except _Failed as error:
+        except _NoAnswer as error:
             measured[delegates] = Measurement(reason=str(error))
-            # What crashes with all its delegates may still work without them, for a reader to see.
+            if isinstance(error, _Hangs):
+                break
+            # What crashes with its delegates may work without them, which its author wants to know.
             continue
         if delegates == "none" and not found["switch"]:
             break
@@ -123,8 +125,12 @@ def _measure(
     return measured
 
 
-class _Failed(Exception):
+class _NoAnswer(Exception):
     """The process gave no answer; the message says why."""
+
+
+class _Hangs(_NoAnswer):
+    """It was not done in time; waiting again is no use."""
 
 
 def _execute(
@@ -145,7 +151,7 @@ def _execute(
         try:
             code = process.wait(timeout=timeout_s)
         except subprocess.TimeoutExpired as error:
-            raise _Failed(f"hangs: not done after {timeout_s:g} s") from error
+            raise _Hangs(f"hangs: not done after {timeout_s:g} s") from error
         finally:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -161,9 +167,9 @@ def _answer(code: int, out: str, err: str, cases: Cases) -> dict[str, Any]:
     said = last_lines(err)
     ending = f": {said}" if said else ""
     if code < 0:
-        raise _Failed(f"crashes ({signal.Signals(-code).name}){ending}")
+        raise _NoAnswer(f"crashes ({signal.Signals(-code).name}){ending}")
     if code > 0:
-        raise _Failed(f"does not work here (exit code {code}){ending}")
+        raise _NoAnswer(f"does not work here (exit code {code}){ending}")
     lines = out.strip().splitlines()
     try:
         found = json.loads(lines[-1])
@@ -175,7 +181,7 @@ def _answer(code: int, out: str, err: str, cases: Cases) -> dict[str, Any]:
         if not complete or not isinstance(found["switch"], bool):
             raise ValueError("incomplete")
     except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise _Failed(f"gives no usable answer: {(lines or [''])[-1][:200]!r}{ending}") from error
+        raise _NoAnswer(f"gives no usable answer: {(lines or [''])[-1][:200]!r}{ending}") from error
     return dict(found)
 
 
