@@ -87,9 +87,11 @@ def _if(walk: "GraphWalk", node: Node, inputs: list[Value]) -> list[Value]:
     after_true = walk.environment.snapshot()
     walk.environment.restore(before)
     if_false = walk.call(branches[1], arguments)
+    after_false = walk.environment.snapshot()
     for variable, value in after_true.items():
-        other = walk.environment.read(variable)
-        walk.environment.assign(variable, select(predicate, value, other))
+        if value is not after_false.get(variable):
+            other = walk.environment.read(variable)
+            walk.environment.assign(variable, select(predicate, value, other))
     return [select(predicate, a, b) for a, b in zip(if_true, if_false, strict=True)]
 
 

@@ -5,21 +5,31 @@ that training state can be passed in and out of a TFLite signature instead of
 living in resource tensors, which would embed initial values in the file.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from tflite_models.lowering.errors import LoweringError
 from tflite_models.lowering.values import Value, VariableHandle
+
+
+class _Deferred:
+    """A value that is computed when it is first read."""
+
+    def __init__(self, compute: Callable[[], Value]) -> None:
+        self.compute = compute
 
 
 class Environment:
     """The current value of each variable."""
 
     def __init__(self) -> None:
-        self._values: dict[VariableHandle, Value] = {}
+        self._values: dict[VariableHandle, Value | _Deferred] = {}
 
     def read(self, variable: VariableHandle) -> Value:
         try:
-            return self._values[variable]
+            value = self._values[variable]
+            if isinstance(value, _Deferred):
+                value = self._values[variable] = value.compute()
+            return value
         except KeyError:
             raise LoweringError(
                 f"variable {variable.name!r} is read before it is assigned: "
@@ -28,6 +38,10 @@ class Environment:
 
     def assign(self, variable: VariableHandle, value: Value) -> None:
         self._values[variable] = value
+
+    def defer(self, variable: VariableHandle, compute: Callable[[], Value]) -> None:
+        """Assigns a value that may never be needed, such as an initial weight."""
+        self._values[variable] = _Deferred(compute)
 
     def read_all(self, variables: Iterable[VariableHandle]) -> list[Value]:
         return [self.read(variable) for variable in variables]

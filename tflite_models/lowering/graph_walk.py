@@ -75,12 +75,31 @@ class GraphWalk:
         Args:
             feeds: Values of placeholders, by node name.
             fetches: Tensor references in the graph.
-            first: Nodes to execute before, such as the variables' initialisation.
+            first: Nodes that initialise variables. An initial value is computed when
+                it is read, for most are replaced by the feeds before.
         """
         scope = _Scope(self._nodes, {name: [value] for name, value in feeds.items()})
-        self._execute(scope, first)
+        for name in first:
+            self._initialize(scope, name)
         self._execute(scope, [node_name(reference) for reference in fetches])
         return [scope.value(reference) for reference in fetches]
+
+    def _initialize(self, scope: "_Scope", name: str) -> None:
+        node = self._nodes[name]
+        if node.op == "AssignVariableOp":
+            variable, value = node.data_inputs
+
+            def compute() -> Value:
+                self._execute(scope, [node_name(value)])
+                return scope.value(value)
+
+            self._execute(scope, [node_name(variable)])
+            self.environment.defer(scope.value(variable), compute)
+        elif node.op == "NoOp":
+            for predecessor in node.predecessors:
+                self._initialize(scope, predecessor)
+        else:
+            self._execute(scope, [name])
 
     def call(self, function: str, arguments: Sequence[Value]) -> list[Value]:
         """The outputs of a function of the library."""

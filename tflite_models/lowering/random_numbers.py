@@ -149,17 +149,26 @@ class Draws:
 
 
 @handles(*UNIFORM)
-def _random_uniform(walk: "GraphWalk", node: Node, inputs: list[Value]) -> list[Value]:
+def _random_uniform(walk: "GraphWalk", node: Node, inputs: list[Value]) -> list[Value] | None:
+    if _initializes(walk, node):
+        return None
     return [walk.draws.uniform(_state(walk, node), node, inputs[0])]
 
 
 @handles(*NORMAL)
-def _random_normal(walk: "GraphWalk", node: Node, inputs: list[Value]) -> list[Value]:
+def _random_normal(walk: "GraphWalk", node: Node, inputs: list[Value]) -> list[Value] | None:
     """Box and Muller 1958: sqrt(-2 log(1 - u)) cos(2 pi v) is standard normal."""
+    if _initializes(walk, node):
+        return None
     state = _state(walk, node)
     u = walk.draws.uniform(state, node, inputs[0])
     v = walk.draws.uniform(state, node, inputs[0])
     return [tf.sqrt(-2.0 * tf.math.log(1.0 - u)) * tf.cos(2.0 * np.pi * v)]
+
+
+def _initializes(walk: "GraphWalk", node: Node) -> bool:
+    """Whether an initializer draws, before the checkpoint's weights take its numbers' place."""
+    return node.op.startswith("Stateless") and not walk.environment.is_assigned(STATE)
 
 
 @handles("StatelessRandomGetKeyCounter", "StatelessRandomGetAlg")
