@@ -7,6 +7,7 @@ updates are added outside.
 
 from __future__ import annotations
 
+import functools
 import random
 import secrets
 from collections import Counter
@@ -52,6 +53,10 @@ MAX_COUNTED_RUNTIMES = 64
 
 #: Seconds after which a device in the selection pool asks again at the latest.
 MAX_POLL_S = 10.0
+
+
+#: A population's devices report few different runtimes, each of them many times.
+_variant_for = functools.lru_cache(maxsize=4096)(runtimes.choose)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,7 +238,7 @@ class Selector:
         held_out = is_held_out(device_id, settings.holdout_salt, settings.holdout_fraction)
         computation = EVALUATION if held_out else TRAINING
         offers = desk.offers.get(computation, ())
-        if offers and not any(runtimes.choose(variants, runtime) for variants in offers):
+        if offers and not any(_variant_for(variants, runtime) for variants in offers):
             return self._unsupported(desk, runtime, now)
         # Not counted before: rounds cannot use devices that no task supports.
         desk.settings.pace.observe(int.from_bytes(device_id[:8], "big"), now)
@@ -447,7 +452,7 @@ class Selector:
             if opened.selecting
             and opened.opening.population == population
             and opened.opening.computation == computation
-            and (variant := runtimes.choose(opened.opening.variants, runtime)) is not None
+            and (variant := _variant_for(opened.opening.variants, runtime)) is not None
         ]
         return self._rng.choice(candidates) if candidates else (None, "")
 

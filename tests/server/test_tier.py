@@ -1,14 +1,23 @@
 """The embedded tier looks after its own actors."""
 
+import hashlib
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from device_plan.archive import DevicePart, PlanArchive, write_archive
+from device_plan.plan_pb2 import PlanManifest, Runtime, ServerPart
 from server.actors.cells import ActorDied
 from server.configuration import ServerConfiguration
+from server.storage.blobs import get_content, put_content
+from server.storage.plans import PlanVariant
 from server.tier import EmbeddedTier
+
+#: The digest of an archive that is in no blob.
+LOST = "0" * 64
 
 POPULATION = "keyboard/next-word"
 
@@ -52,3 +61,53 @@ def test_a_coordinator_that_dies_is_replaced_and_its_successor_gets_the_lease(
 def test_a_tier_can_be_closed_while_a_coordinator_is_dead(tier: EmbeddedTier) -> None:
     tier.coordinators[POPULATION].tell("round_ended", "a message without its other arguments")
     eventually(lambda: not tier.coordinators[POPULATION].alive)
+
+
+def test_what_an_older_version_did_not_record_of_a_plan_is_read_from_its_archive(
+    tmp_path: Path,
+) -> None:
+    parts = [
+        DevicePart(
+            manifest=PlanManifest(name="a", variant=name, runtimes=[Runtime(name=runtime)]),
+            graph=name.encode(),
+        )
+        for name, runtime in (("modern", "litert 2.0.3"), ("legacy", "tflite-runtime 2.7.0"))
+    ]
+    plan = PlanArchive(
+        write_archive(
+            variants=parts,
+            training=ServerPart(),
+            evaluation=ServerPart(),
+            initial_state=b"",
+            initial_checkpoint=b"",
+            checks={},
+            schedule={},
+        )
+    )
+    tier = EmbeddedTier(ServerConfiguration(data_dir=tmp_path))
+    put_content(tier.blobs, plan.data)
+    first = plan.variants[0].to_bytes()
+    old = PlanVariant(
+        name="modern",
+        device_part_digest=hashlib.sha256(first).hexdigest(),
+        size=0,
+        runtimes=(),
+    )
+    for digest in (plan.digest, LOST):
+        tier.registry.plans.add(digest=digest, variants=[old], manifest={}, schedule={})
+    tier.close()
+    with sqlite3.connect(tmp_path / "nightshift.db") as connection:
+        connection.execute("UPDATE plan_variants SET runtimes = NULL")
+    connection.close()
+
+    tier = EmbeddedTier(ServerConfiguration(data_dir=tmp_path))
+    tier.start()
+    variants = tier.registry.plans.get(plan.digest).variants
+    assert [(v.name, v.runtimes) for v in variants] == [
+        ("modern", ("litert 2.0.3",)),
+        ("legacy", ("tflite-runtime 2.7.0",)),
+    ]
+    for variant, part in zip(variants, plan.variants, strict=True):
+        assert get_content(tier.blobs, variant.device_part_digest) == part.to_bytes()
+        assert variant.size == len(part.to_bytes())
+    tier.close()
