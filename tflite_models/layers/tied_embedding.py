@@ -10,9 +10,9 @@ class TiedEmbedding(tf.keras.layers.Layer):  # type: ignore[misc]
 
     Called with ids, int32 or int64 [batch, ...], it gives their rows of E, float32
     [batch, ..., width]. Called with `score=True` and x, float32 [batch, ...,
-    width], it gives the logits x Eᵀ, float32 [batch, ..., vocabulary]. Call the same layer twice, and both uses
-    train the same weights (Press and Wolf 2017, "Using the Output Embedding to
-    Improve Language Models").
+    width], it gives the logits x Eᵀ, float32 [batch, ..., vocabulary]. Call the same
+    layer twice, and both uses train the same weights (Press and Wolf 2017, "Using
+    the Output Embedding to Improve Language Models").
 
     Args:
         vocabulary: Number of words, ids from 0 to vocabulary - 1.
