@@ -6,6 +6,7 @@ import os
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import argparse
+import importlib
 import signal
 import sys
 import tempfile
@@ -17,8 +18,14 @@ from rich.table import Table
 from benchmarks import checkins, flower, plans, rounds, sum_kernel, uploads
 from benchmarks.measurement import Measurement
 
+#: Commands with arguments of their own: they answer a question instead of measuring.
+APART = ("layers", "random-models", "training-steps")
+
 
 def main() -> None:
+    if sys.argv[1:2] and sys.argv[1] in APART:
+        module = importlib.import_module(f"benchmarks.{sys.argv[1].replace('-', '_')}")
+        sys.exit(module.main(sys.argv[2:]))
     parser = argparse.ArgumentParser(description=__doc__)
     baseline = parser.add_mutually_exclusive_group()
     baseline.add_argument(

@@ -6,6 +6,7 @@ graph is executed by TensorFlow with each random operation replaced by a call
 into this module, where numpy draws the same numbers one after another.
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,6 +18,9 @@ from tensorflow.python.ops import script_ops
 from device_plan.compiler.block import Block
 from tflite_models.lowering.random_numbers import BLOCK, DRAWS, GENERATORS, NORMAL, UNIFORM
 from tflite_models.lowering.source import nodes, random_sites
+
+#: Numbers the replays of this process.
+_COUNT = itertools.count()
 
 
 def draws_random_numbers(block: Block) -> bool:
@@ -42,6 +46,7 @@ class Replay:
         for node in nodes(self._graph):
             if node.op in (*UNIFORM, *NORMAL):
                 self._replace(node.definition, node.site)
+        _rename_functions(self._graph, f"_replayed_{next(_COUNT)}")
         self._whole = tf.compat.v1.wrap_function(
             lambda: tf.graph_util.import_graph_def(self._graph, name=""), []
         )
@@ -97,6 +102,29 @@ class Replay:
         definition.attr["token"].s = script_ops._py_funcs.insert(draw).encode()
         definition.attr["Tin"].list.type.append(dtype)
         definition.attr["Tout"].list.type.append(tf.float32.as_datatype_enum)
+
+
+def _rename_functions(graph: Any, suffix: str) -> None:
+    """Gives a graph's functions names of their own.
+
+    TensorFlow knows functions by name in the whole process, and TFF's original
+    ones, which draw at random, may be among them already.
+    """
+    library = graph.library
+    names = {function.signature.name for function in library.function}
+    for function in library.function:
+        function.signature.name += suffix
+    for gradient in library.gradient:
+        gradient.function_name += suffix
+        gradient.gradient_func += suffix
+    for node in nodes(graph):
+        definition = node.definition
+        if definition.op in names:
+            definition.op += suffix
+        for value in definition.attr.values():
+            for referred in (value.func, *value.list.func):
+                if referred.name in names:
+                    referred.name += suffix
 
 
 def wichmann_hill(seed: Sequence[int], skip: int, size: int) -> np.ndarray:

@@ -1,0 +1,305 @@
+"""Random small models, lowered, converted and compared with TFF's own graph of the same work.
+
+    python -m benchmarks random-models 500 [--seed S] [--first N]
+    python -m benchmarks random-models --replay S/N
+
+The reference is TFF's client work as TFF built it, executed by TensorFlow; the
+device graph is executed by tflite-runtime. Each model starts from three different
+checkpoints and draws of examples; what counts is the median over the three.
+
+Workers do it in processes of their own, a few models each, for TensorFlow keeps
+every graph it has seen. A model that ends its worker is a failure, too.
+"""
+
+import argparse
+import json
+import os
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from device_plan.matrix.case import MAX_DIFFERENCE
+
+#: Models that one worker examines.
+PER_WORKER = 25
+#: Seconds after which a model counts as hanging.
+TIMEOUT_S = 300.0
+#: Checkpoints, and draws of examples, for each model.
+DRAWS = range(3)
+#: What is said of a model that equals TFF.
+EQUAL = "equal"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of one model.
+
+    Attributes:
+        seed, number: Which it is.
+        status: "equal", "differs", "ill-conditioned", "refused" (one clear error at build
+            time), "not runnable", "error" (something else is raised), "crash".
+        cause: Failures of one cause have the same; "" if equal.
+        differences: For each kind of session the median relative difference to TFF.
+        nudged: How far TFF's own result moves when its weights move by one rounding;
+            only known of models that differ.
+        steps: The model, for people.
+    """
+
+    seed: int
+    number: int
+    status: str
+    cause: str = ""
+    differences: Mapping[str, float] = field(default_factory=dict)
+    nudged: float | None = None
+    steps: str = ""
+    seconds: float = 0.0
+
+    @property
+    def replay(self) -> str:
+        return f"python -m benchmarks random-models --replay {self.seed}/{self.number}"
+
+
+class _Cause(Exception):
+    def __init__(self, status: str, cause: str) -> None:
+        super().__init__(cause)
+        self.status = status
+
+
+def examine(seed: int, number: int) -> Outcome:
+    """Draws, builds and compares one model. Imports TensorFlow."""
+    from benchmarks.random_network import description, random_case
+
+    started = time.monotonic()
+    case = random_case(seed, number)
+    steps = description(case)
+    differences: dict[str, float] = {}
+    nudged: float | None = None
+    status, cause = EQUAL, ""
+    try:
+        compared = compare(case)
+        differences, nudged = compared
+        worst = max(differences, key=lambda name: differences[name])
+        if not differences[worst] <= MAX_DIFFERENCE:
+            # A condition of this size alone explains a quarter of the difference.
+            ill = nudged is not None and nudged >= differences[worst] / 4
+            status = "ill-conditioned" if ill else "differs"
+            cause = f"{worst}: {_magnitude(differences[worst])}"
+    except _Cause as error:
+        status, cause = error.status, str(error)
+    return Outcome(
+        seed=seed,
+        number=number,
+        status=status,
+        cause=cause,
+        differences=differences,
+        nudged=nudged,
+        steps=steps,
+        seconds=time.monotonic() - started,
+    )
+
+
+def compare(case: Any) -> tuple[dict[str, float], float | None]:
+    """The median differences of a case's device graph, and how far TFF's own result moves.
+
+    Raises:
+        _Cause: there is nothing to compare; it says why.
+    """
+    from benchmarks.tff_reference import LoweredCase
+    from device_plan.task_file import InvalidTask
+
+    try:
+        lowered = LoweredCase(case)
+    except InvalidTask as error:
+        raise _Cause("refused", _general(str(error))) from error
+    except Exception as error:
+        raise _Cause("error", _general(f"{type(error).__name__}: {error}")) from error
+    try:
+        found = {name: lowered.difference(name, DRAWS) for name in lowered.SESSIONS}
+    except (RuntimeError, ValueError) as error:
+        raise _Cause("not runnable", _general(str(error))) from error
+    worst = max(found, key=lambda name: found[name])
+    nudged = None if found[worst] <= MAX_DIFFERENCE else lowered.nudged(worst, DRAWS)
+    return found, nudged
+
+
+def _magnitude(difference: float) -> str:
+    if not np.isfinite(difference):
+        return "not finite or of another shape"
+    return f"above 1e{int(np.floor(np.log10(difference)))}"
+
+
+def _general(message: str) -> str:
+    """An error without what is particular to a model: numbers, names of nodes."""
+    message = re.sub(r"(layer|node) '([^']*)'", r"\1 '…'", " ".join(message.split()))
+    message = re.sub(r"'[^']*/[^']*'", "'…'", message)
+    return re.sub(r"\d+", "N", message)[:220]
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks random-models",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("count", nargs="?", type=int, default=50, help="models (default: 50)")
+    parser.add_argument("--seed", type=int, default=0, help="of all of them (default: 0)")
+    parser.add_argument("--first", type=int, default=0, help="number of the first one")
+    parser.add_argument("--replay", metavar="SEED/NUMBER", help="one model, told in detail")
+    parser.add_argument("--log", type=Path, help="where to append one JSON line a model")
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    chosen = parser.parse_args(arguments)
+    if chosen.replay:
+        return _replay(chosen.replay)
+    numbers = range(chosen.first, chosen.first + chosen.count)
+    if chosen.worker:
+        _work(chosen.seed, numbers, chosen.log)
+        return 0
+    outcomes = []
+    for outcome in run(chosen.seed, numbers, chosen.log):
+        outcomes.append(outcome)
+        print(_line(outcome), flush=True)
+    print(report(outcomes))
+    return 0 if all(outcome.status == EQUAL for outcome in outcomes) else 1
+
+
+def _replay(which: str) -> int:
+    seed, _, number = which.partition("/")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        outcome = examine(int(seed), int(number))
+    except Exception:
+        traceback.print_exc()
+        return 1
+    print(outcome.steps)
+    for name, difference in outcome.differences.items():
+        print(f"  {name}: {difference:.1e}")
+    if outcome.nudged is not None:
+        print(f"  TFF's own, from weights that moved by one rounding: {outcome.nudged:.1e}")
+    print(_line(outcome))
+    return 0 if outcome.status == EQUAL else 1
+
+
+def _work(seed: int, numbers: range, log: Path) -> None:
+    for number in numbers:
+        outcome = examine(seed, number)
+        with log.open("a") as file:
+            file.write(json.dumps(asdict(outcome)) + "\n")
+
+
+def run(seed: int, numbers: range, log: Path | None = None) -> Iterator[Outcome]:
+    """The outcomes of these models of a seed, in order, each as soon as it is known."""
+    with tempfile.TemporaryDirectory(prefix="nightshift-random-") as name:
+        directory = Path(name)
+        log = log or directory / "outcomes.jsonl"
+        position = numbers.start
+        while position < numbers.stop:
+            last = min(position + PER_WORKER, numbers.stop)
+            for outcome in _one_worker(seed, range(position, last), directory):
+                position = outcome.number + 1
+                with log.open("a") as file:
+                    file.write(json.dumps(asdict(outcome)) + "\n")
+                yield outcome
+
+
+def _one_worker(seed: int, numbers: range, directory: Path) -> Iterator[Outcome]:
+    """What a worker says of these models, until it is done or ends too early."""
+    answers = directory / f"{numbers.start}.jsonl"
+    answers.touch()
+    errors = directory / "errors"
+    command = [sys.executable, "-m", "benchmarks", "random-models", str(len(numbers)), "--worker"]
+    command += ["--seed", str(seed), "--first", str(numbers.start), "--log", str(answers)]
+    # To a file: a child that outlives the worker could keep a pipe open for ever.
+    with errors.open("wb") as file:
+        process = subprocess.Popen(
+            command,
+            env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"},
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
+    try:
+        done, changed = 0, time.monotonic()
+        while True:
+            ended = process.poll() is not None
+            lines = answers.read_text().splitlines()
+            for line in lines[done:]:
+                yield Outcome(**json.loads(line))
+            if len(lines) > done:
+                done, changed = len(lines), time.monotonic()
+            if done == len(numbers):
+                return
+            hangs = time.monotonic() - changed > TIMEOUT_S
+            if ended or hangs:
+                # A line may have come since.
+                if len(answers.read_text().splitlines()) > done:
+                    continue
+                yield Outcome(
+                    seed=seed,
+                    number=numbers[done],
+                    status="crash",
+                    cause=f"not done after {TIMEOUT_S:g} s" if hangs else _ending(process, errors),
+                )
+                return
+            time.sleep(0.2)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _ending(process: subprocess.Popen, errors: Path) -> str:
+    code = process.returncode
+    how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    said = [line for line in errors.read_text(errors="replace").splitlines() if line.strip()]
+    return _general(f"{how}: {said[-1] if said else 'no message'}")
+
+
+def report(outcomes: Sequence[Outcome]) -> str:
+    """How many models equal TFF, and the failures by cause with a command that replays one."""
+    counts = Counter(outcome.status for outcome in outcomes)
+    lines = [
+        f"{len(outcomes)} models: " + ", ".join(f"{n} {status}" for status, n in counts.items())
+    ]
+    equal = [max(o.differences.values()) for o in outcomes if o.status == EQUAL]
+    if equal:
+        lines.append(
+            f"largest of a model's median differences: median {statistics.median(equal):.1e}, "
+            f"99 % {np.quantile(equal, 0.99):.1e}, largest {max(equal):.1e}"
+        )
+    causes: dict[tuple[str, str], list[Outcome]] = defaultdict(list)
+    for outcome in outcomes:
+        if outcome.status != EQUAL:
+            causes[outcome.status, outcome.cause].append(outcome)
+    for (status, cause), found in sorted(causes.items(), key=lambda item: -len(item[1])):
+        shortest = min(found, key=lambda outcome: len(outcome.steps) or 10_000)
+        lines += [f"\n{len(found)} {status}: {cause}", f"  {shortest.steps}"]
+        if shortest.nudged is not None:
+            lines.append(
+                f"  differs by {max(shortest.differences.values()):.1e}; TFF's own result moves by "
+                f"{shortest.nudged:.1e} when its weights move by one rounding"
+            )
+        lines.append(f"  {shortest.replay}")
+    return "\n".join(lines)
+
+
+def _line(outcome: Outcome) -> str:
+    worst = max(outcome.differences.values(), default=None)
+    figure = "" if worst is None else f" {worst:.1e}"
+    return (
+        f"{outcome.seed}/{outcome.number} {outcome.status}{figure} "
+        f"({outcome.seconds:.0f} s) {outcome.cause}"
+    )
