@@ -96,3 +96,9 @@ def erf(x: Value) -> Value:
     for coefficient in (-1.453152027, 1.421413741, -0.284496736, 0.254829592):
         series = series * t + coefficient
     return tf.sign(x) * (1.0 - series * t * tf.exp(-tf.square(magnitude)))
+
+
+@rule("Erfc")
+def erfc(x: Value) -> Value:
+    """1 - erf(x)."""
+    return 1.0 - erf(x)

@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from tflite_models.lowering.rules.table import rule
-from tflite_models.lowering.values import Value, known_dimensions
+from tflite_models.lowering.values import Value, is_constant, known_dimensions
 
 
 @rule("BroadcastGradientArgs")
@@ -113,3 +113,53 @@ def xlogy(x: Value, y: Value) -> Value:
 def mul_no_nan(x: Value, y: Value) -> Value:
     """x * y, but 0 where y is 0, whatever x is."""
     return tf.where(tf.equal(y, 0.0), tf.zeros_like(x * y), x * y)
+
+
+#: Exponents up to which a power is a chain of products.
+MAX_FACTORS = 4
+
+
+@rule("Pow")
+def power(x: Value, exponent: Value) -> Value:
+    """x^n as a product of n factors for small whole n; sqrt(x) for 1/2; else POW, which is slow.
+
+    As a product the cube in GELU's approximation also stays apart from the
+    runtime's own GELU, into which the converter would fuse it, and which came with TFLite 2.8.
+    """
+    if is_constant(exponent) and np.size(exponent) == 1 and np.ndim(exponent) == 0:
+        factors = float(exponent)
+        if factors == 0.5:
+            return tf.sqrt(x)
+        if factors in range(1, MAX_FACTORS + 1):
+            product = x
+            for _ in range(int(factors) - 1):
+                product = product * x
+            return product
+    return tf.pow(x, exponent)
+
+
+@rule("AddN")
+def add_all(*terms: Value) -> Value:
+    """The sum of tensors of one shape.
+
+    A sum of products X1^T Y1 + X2^T Y2 + ..., such as a recurrent layer's weight
+    gradient over its time steps, is one product of the X's and Y's, each stacked.
+    """
+    if len(terms) > 1 and all(_is_transposed_product(term) for term in terms):
+        x, y = (tf.concat([term.op.inputs[i] for term in terms], axis=0) for i in (0, 1))
+        return tf.raw_ops.BatchMatMulV2(x=x, y=y, adj_x=True)
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    return total
+
+
+def _is_transposed_product(x: Value) -> bool:
+    operation = None if tf.executing_eagerly() else getattr(x, "op", None)
+    return (
+        operation is not None
+        and operation.type == "BatchMatMulV2"
+        and len(x.shape) == 2
+        and operation.get_attr("adj_x")
+        and not operation.get_attr("adj_y")
+    )
