@@ -27,7 +27,6 @@ contributed, and - alone is a check-in that was rejected.
 
 _plan_key = click.option(
     "--plan-key",
-    "plan_keys",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     multiple=True,
     metavar="FILE",
@@ -114,7 +113,7 @@ def run_device(
     conditions_file: Path | None,
     sessions: int | None,
     time_scale: float,
-    plan_keys: tuple[Path, ...],
+    plan_key: tuple[Path, ...],
     json: bool,
 ) -> None:
     """Run one device: when idle, charging and on Wi-Fi, take part and come back when told.
@@ -156,7 +155,7 @@ def run_device(
             runtime=Runtime(
                 api=ServerApi(url=server, connections=1),
                 clock=time.time,
-                plan_keys=tuple(load_public_key(path) for path in plan_keys),
+                plan_keys=tuple(load_public_key(path) for path in plan_key),
             ),
             identity=identity,
             populations=population,
@@ -310,7 +309,7 @@ def fleet(
     vanish_seconds: float,
     time_scale: float | None,
     seconds: float | None,
-    plan_keys: tuple[Path, ...],
+    plan_key: tuple[Path, ...],
     json: bool,
     progress_file: Path | None,
 ) -> None:
@@ -354,7 +353,7 @@ def fleet(
             vanish_rate=vanish_rate,
             vanish_s=vanish_seconds,
             time_scale=time_scale,
-            plan_keys=plan_keys,
+            plan_keys=plan_key,
         )
         with _until_signalled() as stop:
             last = run_fleet(settings, stop=stop, seconds=seconds, on_progress=told)

@@ -6,10 +6,8 @@ graph, and the signature of that manifest if the plan is signed.
 """
 
 import hashlib
-import io
 import json
 import re
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -18,15 +16,13 @@ from typing import Any, Literal
 from google.protobuf.message import DecodeError
 
 from device_plan.plan_pb2 import PlanManifest, Runtime, ServerPart
+from device_plan.stored_zip import MalformedZip, pack, unpack
 
 #: The version of the archive that this code writes.
 FORMAT_VERSION = 2
 
 #: Those it reads. Version 1 had one variant, no provenance and no signature.
 READABLE_VERSIONS = (1, 2)
-
-#: Bytes of one entry above which an archive is refused.
-MAX_ENTRY_BYTES = 1 << 30
 
 MANIFEST = "manifest.pb"
 GRAPH = "training.tflite"
@@ -64,37 +60,10 @@ class MalformedPlan(ValueError):
     """The bytes are not a plan that this version can read."""
 
 
-def _zip(entries: Mapping[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name, data in entries.items():
-            # A fixed time and mode: equal entries give equal bytes.
-            info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
-            info.external_attr = 0o644 << 16
-            archive.writestr(info, data)
-    return buffer.getvalue()
-
-
-def _unzip(data: bytes, required: Iterable[str]) -> dict[str, bytes]:
+def _unpack(data: bytes, required: Iterable[str]) -> dict[str, bytes]:
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            entries: dict[str, bytes] = {}
-            read = 0
-            for info in archive.infolist():
-                name = info.filename
-                if name in entries:
-                    raise MalformedPlan(f"the plan has two entries {name!r}")
-                if info.compress_type != zipfile.ZIP_STORED or info.file_size > MAX_ENTRY_BYTES:
-                    raise MalformedPlan(f"entry {name!r} is compressed or larger than 1 GiB")
-                read += info.file_size
-                if read > len(data):
-                    raise MalformedPlan("the plan's entries overlap")
-                entries[name] = archive.read(info)
-    except MalformedPlan:
-        raise
-    except Exception as error:
-        # For damaged input zipfile raises besides BadZipFile also ValueError,
-        # RuntimeError, struct.error and others, as it happens.
+        entries = unpack(data)
+    except MalformedZip as error:
         raise MalformedPlan(f"not a plan archive: {error}") from error
     for name in required:
         if name not in entries:
@@ -124,7 +93,7 @@ class DevicePart:
     @classmethod
     def from_bytes(cls, data: bytes) -> "DevicePart":
         """Raises MalformedPlan."""
-        return cls._of_entries(_unzip(data, (MANIFEST, GRAPH)), "")
+        return cls._of_entries(_unpack(data, (MANIFEST, GRAPH)), "")
 
     @classmethod
     def _of_entries(cls, entries: Mapping[str, bytes], folder: str) -> "DevicePart":
@@ -164,7 +133,7 @@ class DevicePart:
 
     def to_bytes(self) -> bytes:
         """What devices download; equal parts give equal bytes."""
-        return _zip(self.entries())
+        return pack(self.entries())
 
 
 class PlanArchive:
@@ -187,7 +156,7 @@ class PlanArchive:
 
     def __init__(self, data: bytes) -> None:
         self.data = data
-        self._entries = _unzip(
+        self._entries = _unpack(
             data,
             (
                 MANIFEST,
@@ -258,7 +227,7 @@ class PlanArchive:
         entries = {name: self._entries[name] for name in self.contents()}
         for place, (part, signature) in enumerate(zip(self.variants, variants, strict=True)):
             entries[_folder(place, part) + MANIFEST_SIGNATURE] = signature
-        return _zip(entries | {SIGNATURE: archive})
+        return pack(entries | {SIGNATURE: archive})
 
     def with_evidence(
         self,
@@ -346,7 +315,7 @@ def write_archive(
     }
     if provenance is not None:
         entries[PROVENANCE] = _json(provenance)
-    return _zip(entries)
+    return pack(entries)
 
 
 def _folder(place: int, part: DevicePart) -> str:

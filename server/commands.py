@@ -60,7 +60,6 @@ DEFAULT_DATA_DIR = Path("nightshift-data")
 )
 @click.option(
     "--plan-key",
-    "plan_keys",
     type=click.Path(path_type=Path, dir_okay=False),
     multiple=True,
     help="A public key (see `nightshift plan key`): refuse plans that none of these signed. "
@@ -69,7 +68,7 @@ DEFAULT_DATA_DIR = Path("nightshift-data")
 @click.option(
     "--round-retry-s", type=float, default=1.0, help="Pause after an abandoned round, seconds."
 )
-def serve(data_dir: Path, **settings: Any) -> None:
+def serve(data_dir: Path, plan_key: tuple[Path, ...], **settings: Any) -> None:
     """Run the server: the device protocol, the rounds and the operator's API.
 
     Everything runs in this one process tree, on SQLite and local files. Devices
@@ -82,7 +81,7 @@ def serve(data_dir: Path, **settings: Any) -> None:
       nightshift task create digits.plan --data-dir ./data
     """
     try:
-        configuration = ServerConfiguration(data_dir=data_dir, **settings)
+        configuration = ServerConfiguration(data_dir=data_dir, plan_keys=plan_key, **settings)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     from server.http.serving import CannotServe, run

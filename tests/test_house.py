@@ -43,6 +43,7 @@ FORMATS = (
     "device_plan.plan_pb2",
     "device_plan.runtimes",
     "device_plan.signing",
+    "device_plan.stored_zip",
     "device_plan.wire_pb2",
 )
 
