@@ -9,6 +9,7 @@ by neighbouring positions, so each phase is a window of stride one.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import tensorflow as tf
@@ -47,6 +48,15 @@ class Taps:
     def only(self, tap: int) -> "Taps":
         """One of the taps."""
         return replace(self, offsets=(self.offsets[tap],), taps=(self.taps[tap],))
+
+    def turned(self) -> "Taps":
+        """The same taps in the opposite order."""
+        return replace(self, offsets=self.offsets[::-1], taps=self.taps[::-1])
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether neighbouring taps read neighbouring entries."""
+        return all(b - a == 1 for a, b in pairwise(self.offsets))
 
     @property
     def is_whole(self) -> bool:
