@@ -157,14 +157,18 @@ def _memory(
 ) -> dict[str, Any]:
     peaks = [found.activations.peak_bytes for found in signatures.values()]
     weights, state = _tensor_bytes(part.manifest.checkpoint), cost.state_bytes()
-    resident = [one.rss_bytes for one in measured if one.rss_bytes is not None]
+    resident = [
+        {"runtime": one.runtime, "bytes": one.rss_bytes}
+        for one in measured
+        if one.rss_bytes is not None
+    ]
     return {
         "graph_bytes": len(part.graph),
         "checkpoint_bytes": weights,
         "state_bytes": state,
         "activations_peak_bytes": max(peaks, default=0),
         "estimated_bytes": len(part.graph) + weights + state + max(peaks, default=0),
-        "measured_rss_bytes": max(resident, default=None),
+        "measured_rss": sorted(resident, key=lambda found: found["bytes"]),
     }
 
 

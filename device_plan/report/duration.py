@@ -7,8 +7,8 @@ from device_plan.report.cost import DeviceCost
 from device_plan.report.measurements import Measured
 from device_plan.report.work import Work
 
-#: Assumed of one slow core, all one after another: about an eighth of the speed
-#: at which tflite-runtime 2.14 executes the digits plan on one x86 server core.
+#: Assumed of one slow core, all one after another. tflite-runtime 2.14 on one x86
+#: server core takes a third to a thirtieth of the seconds that follow, by the model.
 MULTIPLY_ADDS_PER_S = 2e9
 ELEMENT_OPERATIONS_PER_S = 2e8
 BYTES_PER_S = 2e9

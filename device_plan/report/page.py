@@ -20,7 +20,6 @@ def page(plan: Mapping[str, Any]) -> str:
     environment.filters |= {
         "count": quantity.count,
         "size": quantity.size,
-        "seconds": quantity.seconds,
         "shape": sentences.shape,
     }
     return environment.get_template("page.html").render(plan=plan, sentences=sentences)

@@ -75,7 +75,7 @@ def variant(plan_variant: Description) -> Pairs:
             ),
         ),
         (f"{session['examples']} examples", work(session)),
-        *((_time_label(time), _time(time, session)) for time in session["seconds"]),
+        ("seconds", _time(session)),
         ("memory", _memory(memory)),
     ]
     pairs += [("not counted", told) for told in reservations(plan_variant)]
@@ -208,16 +208,46 @@ def shape(sides: Sequence[int]) -> str:
     return " x ".join("batch" if side < 0 else str(side) for side in sides) or "scalar"
 
 
-def _time_label(time: Description) -> str:
-    return "seconds" if time["basis"] == "assumed" else "measured"
+def session_seconds(session: Description) -> tuple[str, str]:
+    """How long a session takes, and how that is known."""
+    times = session["seconds"]
+    if times[0]["basis"] == "assumed":
+        return quantity.seconds(times[0]["seconds"]), "estimated from assumed rates"
+    if len(times) == 1:
+        return quantity.seconds(times[0]["seconds"]), f"measured, {times[0]['runtime']}"
+    ordered = [quantity.seconds(time["seconds"]) for time in _by_seconds(times)]
+    return f"{ordered[0]} to {ordered[-1]}", f"measured on {len(times)} runtimes"
 
 
-def _time(time: Description, session: Description) -> str:
+def resident(memory: Description) -> tuple[str, str]:
+    """How much memory a session takes, and how that is known."""
+    found = memory["measured_rss"]
+    if not found:
+        return quantity.size(memory["estimated_bytes"]), "estimated, without the runtime"
+    return quantity.size(found[0]["bytes"]), f"peak of a process, {found[0]['runtime']}"
+
+
+def _time(session: Description) -> str:
+    times = _by_seconds(session["seconds"])
+    if times[0]["basis"] == "assumed":
+        return f"{_paced(times[0], session)}, by an op-rate estimate: {session['assumption']}"
+    where = "one thread of the machine that checked the plan"
+    if len(times) == 1:
+        return f"{_paced(times[0], session)} on {times[0]['runtime']}, {where}"
+    slowest = times[-1]
+    return (
+        f"measured on {len(times)} runtimes, {where}: {_paced(times[0], session)} on "
+        f"{times[0]['runtime']}, to {quantity.seconds(slowest['seconds'])} on {slowest['runtime']}"
+    )
+
+
+def _paced(time: Description, session: Description) -> str:
     step, whole = (quantity.seconds(time[key]) for key in ("seconds_per_step", "seconds"))
-    what = f"{whole} for {session['examples']} examples, {step} a step"
-    if time["basis"] == "assumed":
-        return f"{what}, by an op-rate estimate: {session['assumption']}"
-    return f"{what} on {time['runtime']}, one thread of the machine that checked the plan"
+    return f"{whole} for {session['examples']} examples, {step} a step"
+
+
+def _by_seconds(times: Sequence[Description]) -> list[Description]:
+    return sorted(times, key=lambda time: float(time["seconds"]))
 
 
 def _memory(memory: Description) -> str:
@@ -226,12 +256,15 @@ def _memory(memory: Description) -> str:
         f"{quantity.size(memory['graph_bytes'])}, checkpoint "
         f"{quantity.size(memory['checkpoint_bytes'])}, state "
         f"{quantity.size(memory['state_bytes'])}, live tensors of a call "
-        f"{quantity.size(memory['activations_peak_bytes'])}"
+        f"{quantity.size(memory['activations_peak_bytes'])}; without the runtime itself"
     )
-    measured = memory["measured_rss_bytes"]
-    if measured is None:
-        return f"{estimate}; without the runtime itself"
-    return f"{estimate}; measured peak of a whole process {quantity.size(measured)}"
+    found = memory["measured_rss"]
+    if not found:
+        return estimate
+    measured = f"{quantity.size(found[0]['bytes'])} ({found[0]['runtime']})"
+    if len(found) > 1:
+        measured += f" to {quantity.size(found[-1]['bytes'])} ({found[-1]['runtime']})"
+    return f"{estimate}. Measured peak of a whole Python process: {measured}"
 
 
 def _weight(plan: Description) -> str:

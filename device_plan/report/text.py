@@ -23,14 +23,15 @@ def _parts(plan: Description) -> Iterable[RenderableType]:
     yield _pairs(f"Plan {plan['name']}", sentences.overview(plan))
     # Not in the table, which would break it in two on a narrow terminal.
     yield Text(f"digest {plan['digest']}", overflow="fold")
-    for variant in plan["variants"]:
+    for place, variant in enumerate(plan["variants"]):
         yield ""
         yield _pairs(f"Variant {variant['name']}", sentences.variant(variant))
         yield _operations(variant)
         yield _work(variant, plan["batch_size"])
+        if not place:
+            yield Text(f"{sentences.COUNTING}\n")
         if variant["runtimes"] or variant["measured"]:
             yield _runtimes(variant)
-    yield Text(sentences.COUNTING)
     yield ""
     yield _tensors(plan)
     yield _checks(plan["checks"].get("checks", []))
