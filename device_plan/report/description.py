@@ -160,7 +160,7 @@ def _memory(
     resident = [
         {"runtime": one.runtime, "bytes": one.rss_bytes}
         for one in measured
-        if one.rss_bytes is not None
+        if one.status == "passed" and one.rss_bytes is not None
     ]
     return {
         "graph_bytes": len(part.graph),
