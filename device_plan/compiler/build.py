@@ -22,6 +22,7 @@ from device_plan.compiler.device_graph import DeviceGraph, Names, build_device_g
 from device_plan.compiler.examples import ExampleSource
 from device_plan.compiler.flatbuffer import TrainingGraph
 from device_plan.compiler.footprint import Footprint
+from device_plan.compiler.metric_operations import naming_the_metric
 from device_plan.compiler.model import ModelDescription, describe
 from device_plan.compiler.oracle import Oracle, initial_state, start_worker, tff_runtime
 from device_plan.compiler.prediction import Prediction
@@ -102,7 +103,11 @@ def build_plan(
     with tff_runtime():
         author = _read(task, progress)
         names = _names(author)
-        graphs = _lower(author, names, progress)
+        try:
+            graphs = _lower(author, names, progress)
+        except InvalidTask as error:
+            known = author.model.metric_operations
+            raise InvalidTask(naming_the_metric(str(error), known)) from error
         progress("Computing the initial model")
         start_worker()
         state = initial_state(author.training, task.seed)
@@ -217,12 +222,13 @@ def check_plan(
 def _read(task: FederatedTask, progress: Progress) -> _Author:
     progress("Building the learning process with TFF")
     model = describe(task)
+    # Refused here rather than after a minute of checks, as what follows below.
+    ExampleSource(task, model).draw(0, 1)
     training = training_form(task)
     progress("Building the evaluation with TFF")
     evaluation = evaluation_form(task)
     summands = additivity.prove(training), additivity.prove(evaluation)
     for leaf in training.prepare.inputs:
-        # Refused here rather than after a minute of checks.
         leaf.spec()
     return _Author(task, model, training, evaluation, Prediction(task, model), summands)
 

@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+import tensorflow_federated as tff
 
 from device_plan.checkpoint import DTYPES
+from device_plan.compiler.metric_operations import metric_operations
 from device_plan.compiler.process import reset_seeds
 from device_plan.plan_pb2 import TensorSpec
 from device_plan.task import FederatedTask
@@ -27,6 +29,7 @@ class ModelDescription:
         class_labels: Whether a label is the number of a class, from 0 to classes - 1:
             whole, and one for each vector of the model's output.
         metrics: Names of the metrics that an evaluation gives.
+        metric_operations: See the module of that name.
     """
 
     trainable: tuple[str, ...]
@@ -37,6 +40,7 @@ class ModelDescription:
     classes: int
     class_labels: bool
     metrics: tuple[str, ...]
+    metric_operations: dict[str, str]
 
 
 def describe(task: FederatedTask) -> ModelDescription:
@@ -71,17 +75,23 @@ def describe(task: FederatedTask) -> ModelDescription:
                 spec.name == label and _are_classes(spec, output.shape) for spec in examples
             ),
             metrics=metrics,
+            metric_operations=metric_operations(model),
         )
 
 
 def _made(task: FederatedTask) -> Any:
     try:
         model = task.model_fn()
-        _ = model.input_spec, model.trainable_variables
     except Exception as error:
         raise InvalidTask(
             f"model_fn fails: {type(error).__name__}: {str(error).strip()[:400]}"
         ) from error
+    if not isinstance(model, tff.learning.models.VariableModel):
+        raise InvalidTask(
+            "model_fn must return a tff.learning.models.VariableModel, not a "
+            f"{type(model).__name__}: for a Keras model, that is what "
+            "tff.learning.models.from_keras_model gives"
+        )
     return model
 
 
