@@ -93,6 +93,23 @@ def write_device_files(directory: Path, devices: Mapping[str, Features]) -> list
     return list(devices)
 
 
+def write_proxy_file(path: Path, data: FederatedData) -> None:
+    """Writes an .npz file as `nightshift task simulate --data` reads it.
+
+    Its arrays are named "clients/NAME/FEATURE" and "held_out/NAME/FEATURE".
+
+    Raises:
+        ValueError: a device's name has a "/" in it.
+    """
+    arrays = {}
+    for part, devices in (("clients", data.clients), ("held_out", data.held_out)):
+        for name, features in devices.items():
+            if "/" in name:
+                raise ValueError(f"device {name!r} cannot be in the file: its name has a '/'")
+            arrays |= {f"{part}/{name}/{feature}": features[feature] for feature in features}
+    np.savez(path, **arrays)
+
+
 def from_client_data(
     client_data: Any, features: Callable[[list[Any]], Features], *, first: int, count: int
 ) -> dict[str, Features]:
