@@ -13,9 +13,9 @@ import pytest
 from nightshift.cli import cli, read_configuration
 from tests.house import ROOT
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
-named = pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+named = pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
 
 
 def blocks(page: Path, language: str = "") -> list[str]:
