@@ -101,7 +101,7 @@ def write_proxy_file(path: Path, data: FederatedData) -> None:
     Raises:
         ValueError: a device's name has a "/" in it.
     """
-    arrays = {}
+    arrays: Features = {}
     for part, devices in (("clients", data.clients), ("held_out", data.held_out)):
         for name, features in devices.items():
             if "/" in name:
