@@ -180,6 +180,15 @@ def runtimes(plan_variant: Description) -> list[RuntimeRow]:
     return rows
 
 
+def failures(plan_variant: Description) -> list[tuple[str, list[str]]]:
+    """Why runtimes did not pass, each reason once with all runtimes that gave it."""
+    found: dict[str, list[str]] = {}
+    for row in runtimes(plan_variant):
+        if row.reason:
+            found.setdefault(row.reason, []).append(row.name)
+    return list(found.items())
+
+
 def checks(plan: Description) -> str:
     rows = plan["checks"].get("checks", [])
     failed = [row["name"] for row in rows if not row["passed"]]

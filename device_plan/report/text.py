@@ -32,6 +32,8 @@ def _parts(plan: Description) -> Iterable[RenderableType]:
             yield Text(f"{sentences.COUNTING}\n")
         if variant["runtimes"] or variant["measured"]:
             yield _runtimes(variant)
+            for reason, names in sentences.failures(variant):
+                yield Text(f"{', '.join(names)}: {reason}\n")
     yield ""
     yield _tensors(plan)
     yield _checks(plan["checks"].get("checks", []))
@@ -107,9 +109,7 @@ def _runtimes(variant: Description) -> Table:
         *("runtime", "result", ">difference", ">a step", ">peak memory"),
     )
     for row in sentences.runtimes(variant):
-        result = Text(row.result, style=_STYLES[row.status])
-        if row.reason:
-            result.append(f": {row.reason}", style="default")
+        result = Text(row.result, style=_STYLES.get(row.status, ""))
         table.add_row(row.name, result, row.difference, row.step, row.memory)
     return table
 

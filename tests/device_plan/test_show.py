@@ -199,7 +199,8 @@ def test_the_text_says_on_which_runtime_it_was_measured(measured_plan: Path):
     said = " ".join(show(measured_plan, "--examples", 12).output.split())
     assert "3.75 s for 12 examples, 250 ms a step on tflite-runtime 2.14.0, one thread" in said
     assert "Measured peak of a whole Python process: 48.0 MB (tflite-runtime 2.14.0)" in said
-    assert "failed: SIGN is missing" in said
+    assert "tflite-runtime 2.7.0 failed" in said
+    assert "tflite-runtime 2.7.0: SIGN is missing" in said
     assert "op-rate" not in said
 
 
