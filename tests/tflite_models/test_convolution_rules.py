@@ -226,3 +226,21 @@ def test_convolution_with_channels_first_equals_that_with_channels_last():
     (dx,) = RULES["Conv2DBackpropInput"].apply([sizes, tf.constant(case.weights), dy], attributes)
     found = [np.transpose(y, (0, 2, 3, 1)), np.asarray(dw), np.transpose(dx, (0, 2, 3, 1))]
     assert_same(found, theirs(case))
+
+
+@given(convolutions())
+@settings(max_examples=30)
+def test_image_patches_equal_tensorflows(case):
+    import tensorflow as tf
+
+    from tflite_models.lowering.rules import RULES
+
+    attributes = {
+        "ksizes": [1, *case.weights.shape[:2], 1],
+        "strides": case.attributes["strides"],
+        "rates": case.attributes["dilations"],
+        "padding": "SAME",
+    }
+    expected = tf.raw_ops.ExtractImagePatches(images=case.x, **attributes)
+    (found,) = RULES["ExtractImagePatches"].apply([tf.constant(case.x)], attributes)
+    np.testing.assert_array_equal(found, expected)

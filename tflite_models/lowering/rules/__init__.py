@@ -11,6 +11,7 @@ from tflite_models.lowering.rules import (
     pooling,
     products,
     refusals,
+    resizing,
     segments,
     slicing,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "pooling",
     "products",
     "refusals",
+    "resizing",
     "segments",
     "slicing",
 ]

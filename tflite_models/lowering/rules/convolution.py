@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 from tflite_models.lowering.rules.layout import Layout
-from tflite_models.lowering.rules.patches import correlation, filter_gradient
+from tflite_models.lowering.rules.patches import correlation, filter_gradient, patches
 from tflite_models.lowering.rules.table import rule
 from tflite_models.lowering.rules.windows import Window, interleaved, windows
 from tflite_models.lowering.values import Value, known_dimensions
@@ -121,6 +121,24 @@ def convolution_input_gradient(
         joined_axis=3,
     )
     return layout.from_channels_last(dx)
+
+
+@rule("ExtractImagePatches")
+def image_patches(
+    images: Value,
+    *,
+    ksizes: Sequence[int],
+    strides: Sequence[int],
+    rates: Sequence[int],
+    padding: str,
+) -> Value:
+    """For each position, what each tap of a window reads: the patches of a convolution."""
+    down, across = windows(
+        images.shape[1:3], ksizes[1:3], strides=strides, dilations=rates, padding=padding
+    )
+    rows, columns = down.forward(), across.forward()
+    depth = down.kernel * across.kernel * int(images.shape[3])
+    return tf.reshape(patches(images, rows, columns), [-1, down.count, across.count, depth])
 
 
 def _input_gradient(dy: Value, weights: Value, down: Window, across: Window) -> Value:
