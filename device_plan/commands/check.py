@@ -31,9 +31,7 @@ from device_plan.matrix.matrix import run
 from device_plan.matrix.pythons import Pythons
 from device_plan.matrix.result import Result
 from device_plan.matrix.table import InvalidTable, RuntimeSpec, select
-
-#: Beside a plan: what was measured of it.
-REPORT_SUFFIX = ".report.json"
+from device_plan.report.measurements import measurements_file
 
 
 @click.command()
@@ -88,7 +86,8 @@ def check(
     The plan is written with the runtimes it passed on: a server gives a device
     only a variant that passed on the device's runtime. Runtimes that were not
     run keep what the plan said of them. What was measured stands beside the plan, in
-    PLAN_FILE.report.json. Signatures do not survive a change: sign afterwards.
+    PLAN_FILE.report.json. A plan of which something new is known has to be
+    signed again; one of which nothing new is known stays as it is.
 
     \b
       nightshift plan check digits.plan examples/digits_task.py
@@ -135,8 +134,7 @@ def check(
             save(written, data)
         report["digest"] = PlanArchive.from_bytes(data).digest
     if written is not None:
-        report_file = written.with_name(written.name + REPORT_SUFFIX)
-        save(report_file, (json.dumps(report, indent=2) + "\n").encode())
+        save(measurements_file(written), (json.dumps(report, indent=2) + "\n").encode())
     if failed:
         more = f" ({len(failed) - 1} more fail)" if len(failed) > 1 else ""
         raise CheckFailed(
@@ -145,7 +143,14 @@ def check(
     if not as_json:
         click.echo(f"{plan_file} passes all {len(checks)} checks.")
         if written is not None:
-            click.echo(f"Wrote {written}, digest {report['digest']}, and {report_file.name}")
+            click.echo(f"Wrote {measurements_file(written)}")
+            if written != plan_file or report["digest"] != archive.digest:
+                unsigned = (
+                    "; not signed any more"
+                    if _signed(archive) and report["digest"] != archive.digest
+                    else ""
+                )
+                click.echo(f"Wrote {written}, digest {report['digest']}{unsigned}")
 
 
 def _entries(checks: Sequence[Any]) -> list[dict[str, Any]]:
@@ -197,17 +202,19 @@ def _matrix(
 def _with_evidence(
     archive: PlanArchive, checks: Sequence[dict[str, Any]], results: Sequence[Result]
 ) -> bytes:
+    """The archive with what is known now; unchanged, signatures included, if nothing is new."""
     before = {part.variant: list(part.manifest.runtimes) for part in archive.variants}
+    after = evidence.evidence(before, results)
     entries = evidence.merged(archive.checks.get("checks", []), checks)
-    return archive.with_evidence(
-        runtimes=evidence.evidence(before, results),
-        checks={
-            **archive.checks,
-            "passed": all(entry["passed"] for entry in entries),
-            "checks": entries,
-        },
-        provenance=None,
-    )
+    passed = all(entry["passed"] for entry in entries)
+    report = {**archive.checks, "passed": passed, "checks": entries}
+    if after == before and report == archive.checks:
+        return archive.data
+    return archive.with_evidence(runtimes=after, checks=report, provenance=None)
+
+
+def _signed(archive: PlanArchive) -> bool:
+    return bool(archive.signature) or any(part.signature for part in archive.variants)
 
 
 def _results_table(results: Sequence[Result]) -> Table:

@@ -62,6 +62,29 @@ def test_a_plan_lists_the_newest_runtime_once_it_equals_tff_there(
     assert again.read_bytes() == out.read_bytes()
 
 
+def test_a_plan_of_which_nothing_new_is_known_keeps_its_signatures(
+    digits_plan: Path, tmp_path: Path
+) -> None:
+    archive = PlanArchive.open(digits_plan)
+    # What the bytes of a signature are does not matter to who only keeps them.
+    signed = archive.with_signatures(
+        archive=b"signed", variants=[b"signed"] * len(archive.variants)
+    )
+    mine, table = tmp_path / "mine.plan", tmp_path / "table.toml"
+    mine.write_bytes(signed)
+    result = run("check", mine, DIGITS, "--runtimes", "none")
+    assert result.exit_code == 0, result.output
+    assert mine.read_bytes() == signed
+
+    table.write_text(UNAVAILABLE)
+    result = run("check", mine, DIGITS, "--table", table)
+    assert result.exit_code == 0, result.output
+    assert "not signed any more" in result.output
+    checked = PlanArchive.open(mine)
+    assert checked.signature == b""
+    assert list(checked.manifest.runtimes) == list(archive.manifest.runtimes)
+
+
 def test_a_required_runtime_that_cannot_be_had_fails_and_leaves_the_plan(
     digits_plan: Path, tmp_path: Path
 ) -> None:

@@ -1,11 +1,13 @@
 """The table of runtimes: Nightshift's own, a user's, and what is wrong with a table."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from device_plan.matrix.table import InvalidTable, read_table, select
 from device_plan.runtimes import parse
+from tests.house import ROOT
 
 ENTRY = {
     "name": '"tflite-runtime 2.14.0"',
@@ -48,6 +50,13 @@ def test_a_users_table_is_read_like_ours(tmp_path: Path) -> None:
     (runtime,) = read_table(written(tmp_path, text()))
     assert runtime.name == "tflite-runtime 2.14.0"
     assert runtime.requirements == ("tflite-runtime==2.14.0",)
+
+
+def test_the_entry_in_the_documentation_is_a_table(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "runtimes.md").read_text()
+    (shown,) = re.findall(r"^```toml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    (runtime,) = read_table(written(tmp_path, shown))
+    assert runtime in read_table()
 
 
 @pytest.mark.parametrize(
