@@ -13,7 +13,6 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from device_plan import runtimes
 from device_plan.wire_pb2 import (
@@ -194,16 +193,15 @@ class Selector:
     def forget_ended_sessions(self) -> None:
         self._sessions.forget(self._clock())
 
-    def statistics(self, population: str) -> dict[str, Any]:
-        """Live sessions by state, the population's size as pace steering estimates it, and
-        check-ins since the start that were turned away for their runtime."""
+    def statistics(self, population: str) -> dict[str, float]:
+        """Live sessions by state and the population's size as pace steering estimates it."""
         desk = self._desk(population)
         live = self._sessions.live_by_state(population)
-        return {
-            **live,
-            "estimated_devices": desk.settings.pace.estimate,
-            "unsupported_runtimes": dict(desk.unsupported),
-        }
+        return {**live, "estimated_devices": desk.settings.pace.estimate}
+
+    def unsupported(self, population: str) -> dict[str, int]:
+        """Check-ins since the start that were turned away for their runtime, by runtime."""
+        return dict(self._desk(population).unsupported)
 
     # Messages of devices.
 

@@ -138,6 +138,7 @@ def admin_api(*, tier: EmbeddedTier) -> Blueprint:
             bytes_up=traffic.bytes_up,
             bytes_down=traffic.bytes_down,
             now=tier.selector.ask("statistics", name),
+            unsupported_runtimes=tier.selector.ask("unsupported", name),
         )
 
     def _task(task: Task) -> dict[str, Any]:
