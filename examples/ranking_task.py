@@ -23,7 +23,7 @@ def process_fn(model_fn):
     return tff.learning.algorithms.build_weighted_fed_avg(
         model_fn,
         client_optimizer_fn=tff.learning.optimizers.build_sgdm(learning_rate=0.1),
-        server_optimizer_fn=tff.learning.optimizers.build_adam(learning_rate=0.03),
+        server_optimizer_fn=tff.learning.optimizers.build_adam(learning_rate=0.01),
     )
 
 
