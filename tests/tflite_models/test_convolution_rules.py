@@ -137,10 +137,10 @@ def test_convolution_and_its_gradients_equal_tensorflows(case):
     assert_same(eagerly(case), theirs(case))
 
 
-@pytest.mark.parametrize("limit", ["MAX_TABLE", "MAX_PATCHES"])
+@pytest.mark.parametrize("limit", ["MAX_TABLE", "MAX_PATCHES", "MIN_ROW"])
 @given(case=convolutions())
 @settings(max_examples=30)
-def test_convolution_of_large_images_equals_tensorflows(limit, case):
+def test_convolution_in_each_form_equals_tensorflows(limit, case):
     from tflite_models.lowering.rules import patches
 
     with pytest.MonkeyPatch.context() as patch:
@@ -185,6 +185,8 @@ def test_convolution_on_the_device_equals_tensorflows_at_every_batch_size(
     from tflite_models.lowering.rules import patches
 
     monkeypatch.setattr(patches, "MAX_TABLE", table)
+    # Either form of the filter's gradient, with either form of the patches.
+    monkeypatch.setattr(patches, "MIN_ROW", table)
     first = convolution(7, batch=4, **layer)
 
     def function(x: Any, weights: Any, dy: Any) -> list[Any]:

@@ -22,6 +22,11 @@ MAX_TABLE = 1 << 14
 MAX_PATCHES = 1 << 20
 
 
+#: Taps in width times channels from which on a product for each row of taps is
+#: faster than one product of transposed patches.
+MIN_ROW = 32
+
+
 def correlation(x: Value, weights: Value, rows: Taps, columns: Taps) -> Value:
     """y[b, p, q, n] = sum over taps i, j and channels c of x[b, row, column, c] w[i, j, c, n].
 
@@ -73,8 +78,8 @@ def patches(x: Value, rows: Taps, columns: Taps) -> Value:
 def filter_gradient(x: Value, dy: Value, rows: Taps, columns: Taps) -> Value:
     """dw[i, j, c, n] = sum over examples and positions of x[b, row, column, c] dy[b, p, q, n].
 
-    As one product of the transposed patches with dy. They are cut from x with
-    the batch as last axis, where long runs are copied.
+    For each row of taps i, the product of its transposed patches with dy. Where
+    rows of taps are short, one product of all patches, cut transposed from x.
 
     Args:
         x: [batch, height, width, channels] float32.
@@ -84,23 +89,29 @@ def filter_gradient(x: Value, dy: Value, rows: Taps, columns: Taps) -> Value:
         [taps in height, taps in width, channels, outputs] float32.
     """
     channels, outputs = int(x.shape[3]), int(dy.shape[3])
-    if rows.is_whole and columns.is_whole:
-        flat = tf.reshape(x, [-1, channels]), tf.reshape(dy, [-1, outputs])
-        product = matrix_product(*flat, transpose_a=True)
-        return tf.reshape(product, [1, 1, channels, outputs])
     height, width = len(rows.offsets), len(columns.offsets)
-    last = tf.reshape(tf.transpose(dy, [1, 2, 0, 3]), [-1, outputs])
+    shape = [height, width, channels, outputs]
+    if width * channels >= MIN_ROW:
+        wide = _joined(reads(padded(x, rows, columns), columns, 2))
+        flat = tf.reshape(dy, [-1, outputs])
+        products = [
+            matrix_product(tf.reshape(part, [-1, width * channels]), flat, transpose_a=True)
+            for part in reads(wide, rows, 1)
+        ]
+        return tf.reshape(_joined(products, axis=0), shape)
     cuts = _transposed_cuts(x, rows, columns)
+    last = tf.reshape(tf.transpose(dy, [1, 2, 0, 3]), [-1, outputs])
     if rows.count * columns.count * height * width * channels <= MAX_PATCHES:
-        groups = [[part for row in cuts for part in row]]
-    else:
-        groups = cuts
-    products = [matrix_product(_joined(group, axis=0), last) for group in groups]
-    return tf.reshape(_joined(products, axis=0), [height, width, channels, outputs])
+        cuts = [[part for row in cuts for part in row]]
+    products = [matrix_product(_joined(group, axis=0), last) for group in cuts]
+    return tf.reshape(_joined(products, axis=0), shape)
 
 
 def _transposed_cuts(x: Value, rows: Taps, columns: Taps) -> list[list[Value]]:
-    """For each tap in height and width, what it reads: [channels, positions * batch]."""
+    """For each tap in height and width, what it reads: [channels, positions * batch].
+
+    With the batch as last axis, long runs are copied.
+    """
     channels = int(x.shape[3])
     by_phase = [
         [tf.transpose(part, [3, 1, 2, 0]) for part in phases(row, columns.stride, 2)]
