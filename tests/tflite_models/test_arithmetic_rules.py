@@ -67,3 +67,20 @@ def test_a_sum_of_tensors_equals_numpys(count):
     terms = [normal(index, 3, 4) for index in range(count)]
     (ours,) = on_device(lambda *x: by_rule("AddN", *x), *terms, dynamic=range(count))
     np.testing.assert_allclose(ours, sum(terms), rtol=1e-5, atol=1e-6)
+
+
+def test_adding_zeros_of_the_batchs_size_adds_nothing_on_the_device():
+    import tensorflow as tf
+
+    from tflite_models.lowering import batch
+    from tflite_models.lowering.lowered import lower
+
+    def body(x):
+        zeros = tf.fill(np.array([batch.PRIMES[0], 3], np.int32), 0.0)
+        return [by_rule("AddV2", by_rule("AddN", zeros, x), zeros)]
+
+    spec = tf.TensorSpec([None, 3], tf.float32)
+    lowered = lower(body, [spec], generic=batch.PRIMES[0], profile="modern")
+    assert not {node.op for node in lowered.graph.node} & {"AddV2", "AddN"}
+    x = normal(0, 4, 3)
+    np.testing.assert_array_equal(on_device(lambda x: lowered(x), x)[0], x)

@@ -3,6 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
+from tflite_models.lowering.rules.many_axes import broadcast
+from tflite_models.lowering.rules.products import summed_products
 from tflite_models.lowering.rules.table import rule
 from tflite_models.lowering.values import Value, is_constant, known_dimensions
 
@@ -140,26 +142,37 @@ def power(x: Value, exponent: Value) -> Value:
 
 @rule("AddN")
 def add_all(*terms: Value) -> Value:
-    """The sum of tensors of one shape.
-
-    A sum of products X1^T Y1 + X2^T Y2 + ..., such as a recurrent layer's weight
-    gradient over its time steps, is one product of the X's and Y's, each stacked.
-    """
-    if len(terms) > 1 and all(_is_transposed_product(term) for term in terms):
-        x, y = (tf.concat([term.op.inputs[i] for term in terms], axis=0) for i in (0, 1))
-        return tf.raw_ops.BatchMatMulV2(x=x, y=y, adj_x=True)
+    """The sum of tensors of one shape."""
     total = terms[0]
     for term in terms[1:]:
-        total = total + term
+        total = add(total, term)
     return total
 
 
-def _is_transposed_product(x: Value) -> bool:
+@rule("AddV2", "Add")
+def add(x: Value, y: Value) -> Value:
+    """x + y, with axes of size 1 repeated; nothing where the other one is all zeros.
+
+    Gradients begin as zeros of the size of what they are the gradient of, and those
+    of weights are summed over a layer's time steps (see `summed_products`).
+    """
+    if tf.TensorShape(x.shape) == tf.TensorShape(y.shape):
+        if is_zero(x):
+            return y
+        if is_zero(y):
+            return x
+        product = summed_products(x, y)
+        if product is not None:
+            return product
+    return broadcast(tf.add, x, y)
+
+
+def is_zero(x: Value) -> bool:
+    """Whether a value is known to be all zeros."""
+    if is_constant(x):
+        return not np.any(x)
     operation = None if tf.executing_eagerly() else getattr(x, "op", None)
-    return (
-        operation is not None
-        and operation.type == "BatchMatMulV2"
-        and len(x.shape) == 2
-        and operation.get_attr("adj_x")
-        and not operation.get_attr("adj_y")
-    )
+    if operation is None or operation.type != "Fill":
+        return False
+    entry = tf.get_static_value(operation.inputs[1])
+    return entry is not None and not np.any(entry)

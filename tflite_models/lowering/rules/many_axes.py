@@ -21,19 +21,14 @@ BROADCAST_AXES = 4
 TRANSPOSED_AXES = 5
 
 
-@rule("AddV2", "Add")
-def add(x: Value, y: Value) -> Value:
-    """x + y, with axes of size 1 repeated."""
-    return _broadcast(tf.add, x, y)
-
-
 @rule("SelectV2")
 def select(condition: Value, x: Value, y: Value) -> Value:
     """x where the condition holds, else y, with axes of size 1 repeated."""
-    return _broadcast(tf.where, condition, x, y)
+    return broadcast(tf.where, condition, x, y)
 
 
-def _broadcast(function: Callable[..., Value], *operands: Value) -> Value:
+def broadcast(function: Callable[..., Value], *operands: Value) -> Value:
+    """An elementwise function of operands whose axes of size 1 are repeated."""
     shapes = [tf.TensorShape(operand.shape).as_list() for operand in operands]
     rank = max(len(shape) for shape in shapes)
     if rank <= BROADCAST_AXES or all(shape == shapes[0] for shape in shapes):

@@ -39,13 +39,12 @@ def matrix_product(
         return tf.matmul(a, b, transpose_a=transpose_a, transpose_b=transpose_b)
     if not transpose_b:
         return tf.raw_ops.BatchMatMulV2(x=a, y=b, adj_x=transpose_a)
-    rows = a.shape[1 if transpose_a else 0]
-    # A batch axis keeps the converter from FULLY_CONNECTED.
-    a, b = tf.expand_dims(a, 0), tf.expand_dims(b, 0)
-    if worth_a_copy(b, rows):
-        product = tf.raw_ops.BatchMatMulV2(x=a, y=tf.transpose(b, [0, 2, 1]), adj_x=transpose_a)
-    else:
-        product = tf.raw_ops.BatchMatMulV2(x=a, y=b, adj_x=transpose_a, adj_y=True)
+    copied = worth_a_copy(b, a.shape[1 if transpose_a else 0])
+    # A batch axis keeps the converter from FULLY_CONNECTED; it comes after the
+    # transposition, which the converter would undo otherwise.
+    right = tf.expand_dims(tf.transpose(b) if copied else b, 0)
+    left = tf.expand_dims(a, 0)
+    product = tf.raw_ops.BatchMatMulV2(x=left, y=right, adj_x=transpose_a, adj_y=not copied)
     return tf.squeeze(product, 0)
 
 
@@ -204,3 +203,36 @@ def _product(size: dict[str, int | None], letters: list[str]) -> int:
 
 def _shape(size: dict[str, int | None], letters: list[str]) -> list[int]:
     return sides(tf.TensorShape([size[letter] for letter in letters]))
+
+
+def summed_products(*terms: Value) -> Value | None:
+    """X1^T Y1 + X2^T Y2 + ... as one product, [X1; X2; ...]^T [Y1; Y2; ...], if all terms are such.
+
+    A recurrent layer's weight gradient is such a sum, over its time steps.
+    """
+    pairs = [pair for term in terms for pair in _transposed_factors(term)]
+    if len(pairs) < 2 or not all(_transposed_factors(term) for term in terms):
+        return None
+    x, y = (tf.concat(list(parts), axis=0) for parts in zip(*pairs, strict=True))
+    return tf.raw_ops.BatchMatMulV2(x=x, y=y, adj_x=True)
+
+
+def _transposed_factors(term: Value) -> list[tuple[Value, Value]]:
+    """The X and Y of a term X^T Y; those that were stacked here before, one by one."""
+    operation = None if tf.executing_eagerly() else getattr(term, "op", None)
+    if operation is None or operation.type != "BatchMatMulV2" or len(term.shape) != 2:
+        return []
+    if not operation.get_attr("adj_x") or operation.get_attr("adj_y"):
+        return []
+    x, y = operation.inputs
+    if x.op.type == y.op.type == "ConcatV2" and len(x.op.inputs) == len(y.op.inputs):
+        # All but the last input, which is the axis.
+        parts = list(zip(x.op.inputs[:-1], y.op.inputs[:-1], strict=True))
+        stacked = x.op.get_attr("N") > 1 and all(a.shape[0] == b.shape[0] for a, b in parts)
+        if (
+            stacked
+            and x.shape[1:] == parts[0][0].shape[1:]
+            and y.shape[1:] == parts[0][1].shape[1:]
+        ):
+            return parts
+    return [(x, y)]
