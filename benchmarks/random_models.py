@@ -4,8 +4,8 @@
     python -m benchmarks random-models --replay S/N
 
 The reference is TFF's client work as TFF built it, executed by TensorFlow; the
-device graph is executed by tflite-runtime. Each model starts from three different
-checkpoints and draws of examples; what counts is the median over the three.
+device graph is executed by tflite-runtime. What counts is the median over three
+draws of examples.
 
 Workers do it in processes of their own, a few models each, for TensorFlow keeps
 every graph it has seen. A model that ends its worker is a failure, too.
@@ -37,8 +37,8 @@ from device_plan.matrix.case import MAX_DIFFERENCE
 PER_WORKER = 25
 #: Seconds after which a model counts as hanging.
 TIMEOUT_S = 300.0
-#: Checkpoints, and draws of examples, for each model.
-DRAWS = range(3)
+#: Draws of examples for each model.
+DRAWS = 3
 #: What is said of a model that equals TFF.
 EQUAL = "equal"
 
@@ -122,12 +122,13 @@ def compare(case: Any) -> tuple[dict[str, float], float | None]:
 
     try:
         lowered = LoweredCase(case)
+        lowered.graph()
     except InvalidTask as error:
         raise _Cause("refused", _general(str(error))) from error
     except Exception as error:
         raise _Cause("error", _general(f"{type(error).__name__}: {error}")) from error
     try:
-        found = {name: lowered.difference(name, DRAWS) for name in lowered.SESSIONS}
+        found = lowered.differences(DRAWS)
     except (RuntimeError, ValueError) as error:
         raise _Cause("not runnable", _general(str(error))) from error
     worst = max(found, key=lambda name: found[name])

@@ -1,8 +1,10 @@
-"""A case's client work twice: as TFF built it, on TensorFlow, and lowered, on tflite-runtime."""
+"""A case's client work twice: as TFF built it, on TensorFlow, and lowered, for device runtimes.
+
+TFF's runtime is left out, which saves most of the time: TensorFlow executes the
+graphs that TFF made, from the model's own initial weights moved at random.
+"""
 
 import statistics
-from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import tensorflow_federated as tff
@@ -10,14 +12,14 @@ import tensorflow_federated as tff
 from device_plan.compiler import naming
 from device_plan.compiler.block import Block
 from device_plan.compiler.cases import session_seed
-from device_plan.compiler.device_graph import Names, build_device_graph
+from device_plan.compiler.device_graph import DeviceGraph, Names, build_device_graph
 from device_plan.compiler.examples import ExampleSource, batches
 from device_plan.compiler.model import describe
 from device_plan.compiler.prediction import Prediction
 from device_plan.compiler.process import evaluation_form, named_anew, reset_seeds, training_form
 from device_plan.compiler.replay import Replay
 from device_plan.compiler.runtime import DeviceRuntime
-from device_plan.matrix.case import SEED
+from device_plan.matrix.case import SEED, Case, Cases, Computation
 from device_plan.matrix.runner import relative_difference
 from device_plan.plan_pb2 import PlanManifest
 from tests.tflite_models.case import LayerCase
@@ -25,148 +27,175 @@ from tflite_models.lowering import Profile
 
 Arrays = dict[str, np.ndarray]
 
+#: The kinds of session that are compared: what is computed, whether the last batch
+#: is smaller than the others, and how many epochs there are.
+SESSIONS: dict[str, tuple[Computation, bool, int]] = {
+    "one batch": ("training", False, 1),
+    "a partial last batch": ("training", True, 1),
+    "two epochs": ("training", True, 2),
+    "evaluation": ("evaluation", True, 1),
+}
+
 
 class LoweredCase:
-    """A case of federated averaging, ready to be compared.
+    """A case's TFF computations, to be lowered and compared.
 
-    TFF's runtime is not needed: TensorFlow executes the graph of the client's work
-    that TFF made, and the checkpoint is the model's own initial weights, moved at random.
+    Attributes:
+        checkpoint: What all sessions start from: the tensors that devices download.
 
     Raises:
-        InvalidTask: the case's model cannot be lowered.
+        InvalidTask: the case is no task of which a plan could be made.
     """
 
-    #: Kinds of session: rows in terms of the batch size, and epochs.
-    SESSIONS = ("one batch", "partial batch, two epochs", "evaluation")
-
-    def __init__(self, case: LayerCase, profile: Profile = "modern") -> None:
+    def __init__(self, case: LayerCase) -> None:
         task = case.task()
         self._size = task.batch_size
         self._model = describe(task)
-        training, evaluation = training_form(task), evaluation_form(task)
-        self._training, self._evaluation = training.work, evaluation.work
-        self._replays = {"training": Replay(training.work), "evaluation": Replay(evaluation.work)}
-        checkpoint = naming.checkpoint_names(training, self._model)
-        self._evaluated = naming.checkpoint_names(evaluation, self._model)
-        self._update = naming.update_names(training, self._model)
-        self._metrics = naming.update_names(evaluation, self._model)
-        prediction = Prediction(task, self._model)
-        names = Names(
+        self._training, self._evaluation = training_form(task), evaluation_form(task)
+        self._replays = {
+            "training": Replay(self._training.work),
+            "evaluation": Replay(self._evaluation.work),
+        }
+        self._prediction = Prediction(task, self._model)
+        self._names = Names(
             examples=self._model.examples,
-            checkpoint=checkpoint,
-            evaluated=self._evaluated,
-            update=self._update,
-            metrics=self._metrics,
+            checkpoint=naming.checkpoint_names(self._training, self._model),
+            evaluated=naming.checkpoint_names(self._evaluation, self._model),
+            update=naming.update_names(self._training, self._model),
+            metrics=naming.update_names(self._evaluation, self._model),
             weights=[*self._model.trainable, *self._model.non_trainable],
-            predictions=[spec.name for spec in prediction.specs],
+            predictions=[spec.name for spec in self._prediction.specs],
         )
-        graph = build_device_graph(
-            training.work,
-            evaluation.work,
-            prediction,
-            names,
-            max_batch=task.batch_size,
-            profile=profile,
-        )
-        self.graph = graph.data
-        self._seeded = graph.seeded
-        self._checkpoint_names = checkpoint
         self._examples = ExampleSource(task, self._model)
-        manifest = PlanManifest(
-            metrics=[
-                leaf.spec(name)
-                for leaf, name in zip(evaluation.zero.outputs, self._metrics, strict=True)
-            ],
-            signatures=graph.signatures,
-        )
-        self._device = DeviceRuntime(manifest, graph.data)
         reset_seeds(task.seed)
         made = named_anew(task.model_fn)()
         variables = [*made.trainable_variables, *made.non_trainable_variables]
-        own = [*self._model.trainable, *self._model.non_trainable]
-        self._initial = {
-            name: variable.numpy() for name, variable in zip(own, variables, strict=True)
+        weights = {
+            name: variable.numpy()
+            for name, variable in zip(self._names.weights, variables, strict=True)
         }
-        self._movable = set(self._model.trainable)
-        if not set(checkpoint) <= set(self._initial):
-            # What an optimizer keeps in the server's state, as its learning rate.
-            initialize = Block(
-                tff.backends.mapreduce.get_state_initialization_computation(training.initialize)
+        rng = np.random.default_rng(task.seed)
+        for name in self._model.trainable:
+            # So that no bias is zero.
+            moved = 0.1 * rng.standard_normal(weights[name].shape, np.float32)
+            weights[name] = weights[name] + np.float32(moved)
+        self.checkpoint = self._prepare(weights)
+        self._graphs: dict[Profile, DeviceGraph] = {}
+        self._cases: dict[int, Cases] = {}
+
+    def graph(self, profile: Profile = "modern") -> DeviceGraph:
+        """The device graph. Raises InvalidTask if the model cannot be lowered."""
+        if profile not in self._graphs:
+            self._graphs[profile] = build_device_graph(
+                self._training.work,
+                self._evaluation.work,
+                self._prediction,
+                self._names,
+                max_batch=self._size,
+                profile=profile,
             )
-            state = Replay(initialize).run(None, {}, (1, 1, 1))
-            named = dict(zip(naming.state_names(training), state, strict=True))
-            self._initial |= {n: named[n] for n in checkpoint if n not in self._initial}
+        return self._graphs[profile]
 
-    def difference(self, session: str, draws: Sequence[int]) -> float:
-        """The median over the draws of the relative difference of device and TFF."""
-        return statistics.median(self._difference(session, draw) for draw in draws)
-
-    def nudged(self, session: str, draws: Sequence[int]) -> float:
-        """The median relative difference of TFF to itself from weights moved by one rounding."""
-        found = []
-        for draw in draws:
-            weights = self._weights(draw)
-            rng = np.random.default_rng([draw, 1])
-            moved = {
-                name: np.nextafter(
-                    value, np.where(rng.random(value.shape) < 0.5, -np.inf, np.inf)
-                ).astype(value.dtype)
-                if value.dtype.kind == "f"
-                else value
-                for name, value in weights.items()
-            }
-            found.append(
-                relative_difference(
-                    self._reference(session, draw, moved), self._reference(session, draw, weights)
-                )
+    def cases(self, draws: int) -> Cases:
+        """Sessions of all kinds, each on so many draws of examples, with TFF's results."""
+        if draws not in self._cases:
+            self._cases[draws] = Cases(
+                self.checkpoint, [self._case(name, i) for name in SESSIONS for i in range(draws)]
             )
-        return statistics.median(found)
+        return self._cases[draws]
 
-    def _difference(self, session: str, draw: int) -> float:
-        weights = self._weights(draw)
-        rows = self._rows(session, draw)
-        if session == "evaluation":
-            ours = self._device.evaluate(weights, batches(rows, self._size))
-        else:
-            start = {**weights, SEED: session_seed(draw)} if self._seeded else weights
-            epochs = self._epochs(session)
-            ours = self._device.train(start, list(batches(rows, self._size)) * epochs)
-        return relative_difference(ours, self._reference(session, draw, weights))
-
-    def _reference(self, session: str, draw: int, weights: Arrays) -> Arrays:
-        evaluating = session == "evaluation"
-        block = self._evaluation if evaluating else self._training
-        names = self._evaluated if evaluating else self._checkpoint_names
-        dataset = self._examples.dataset(
-            self._rows(session, draw), self._size, self._epochs(session)
+    def differences(self, draws: int) -> dict[str, float]:
+        """For each kind of session the median relative difference of tflite-runtime to TFF."""
+        evaluation = self._evaluation.zero.outputs
+        manifest = PlanManifest(
+            metrics=[
+                leaf.spec(name) for leaf, name in zip(evaluation, self._names.metrics, strict=True)
+            ],
+            signatures=self.graph().signatures,
         )
-        tensors = [leaf.tensor for leaf in block.inputs if not leaf.is_dataset]
-        values = {tensor: weights[name] for tensor, name in zip(tensors, names, strict=True)}
-        replay = self._replays["evaluation" if evaluating else "training"]
-        results = replay.run(dataset, values, session_seed(draw).tolist())
-        summed = _summed(block)
-        kept = [value for value, is_summed in zip(results, summed, strict=True) if is_summed]
-        return dict(zip(self._metrics if evaluating else self._update, kept, strict=True))
+        device = DeviceRuntime(manifest, self.graph().data)
 
-    def _rows(self, session: str, draw: int) -> Any:
-        whole = session == "one batch"
-        return self._examples.draw(draw, self._size if whole else self._size + 1)
+        def difference(case: Case) -> float:
+            start = {**self.checkpoint, **({} if case.seed is None else {SEED: case.seed})}
+            compute = device.train if case.computation == "training" else device.evaluate
+            return relative_difference(compute(start, case.session()), case.reference)
 
-    @staticmethod
-    def _epochs(session: str) -> int:
-        return 2 if session == "partial batch, two epochs" else 1
-
-    def _weights(self, draw: int) -> Arrays:
-        """The initial weights, trainable ones moved so that no bias is zero."""
-        rng = np.random.default_rng([draw, 2])
         return {
-            name: value + np.float32(0.1) * rng.standard_normal(value.shape, dtype=np.float32)
-            if name in self._movable
-            else value
-            for name, value in self._initial.items()
+            name: statistics.median(difference(case) for case in cases)
+            for name, cases in self.cases(draws).by_name().items()
         }
 
+    def nudged(self, name: str, draws: int) -> float:
+        """How far TFF's own result moves when its checkpoint moves by one rounding.
 
-def _summed(block: Block) -> list[bool]:
-    """Which of a client work's results are summed in the clear."""
-    return [leaf.path[0] == "0" for leaf in block.outputs]
+        Returns:
+            The median over the draws of the relative difference to TFF's result. What
+            TFF and a device compute cannot be expected to be much closer than this,
+            for both round after every operation.
+        """
+        rng = np.random.default_rng(1)
+        moved = {key: _nudge(rng, value) for key, value in self.checkpoint.items()}
+        return statistics.median(
+            relative_difference(self._reference(name, case.draw, moved), case.reference)
+            for case in self.cases(draws).by_name()[name]
+        )
+
+    def _case(self, name: str, draw: int) -> Case:
+        computation, _, epochs = SESSIONS[name]
+        seeded = computation == "training" and self.graph().seeded
+        return Case(
+            name=name,
+            computation=computation,
+            draw=draw,
+            seed=session_seed(draw) if seeded else None,
+            batches=list(batches(self._rows(name, draw), self._size)),
+            epochs=epochs,
+            reference=self._reference(name, draw, self.checkpoint),
+        )
+
+    def _rows(self, name: str, draw: int) -> Arrays:
+        _, partial, _ = SESSIONS[name]
+        return self._examples.draw(draw, self._size + max(1, self._size // 2) * partial)
+
+    def _reference(self, name: str, draw: int, checkpoint: Arrays) -> Arrays:
+        """TFF's result."""
+        computation, _, epochs = SESSIONS[name]
+        training = computation == "training"
+        block = (self._training if training else self._evaluation).work
+        downloaded = self._names.checkpoint if training else self._names.evaluated
+        values = (checkpoint[key] for key in downloaded)
+        feeds = {leaf.tensor: next(values) for leaf in block.inputs if not leaf.is_dataset}
+        results = self._replays[computation].run(
+            self._examples.dataset(self._rows(name, draw), self._size, epochs),
+            feeds,
+            session_seed(draw).tolist(),
+        )
+        # (updates, secure sums ...): the first is summed in the clear.
+        summed = [
+            value for leaf, value in zip(block.outputs, results, strict=True) if leaf.path[0] == "0"
+        ]
+        return dict(
+            zip(self._names.update if training else self._names.metrics, summed, strict=True)
+        )
+
+    def _prepare(self, weights: Arrays) -> Arrays:
+        """What devices download before the first round, with these weights in it."""
+        form = self._training
+        initialize = Block(
+            tff.backends.mapreduce.get_state_initialization_computation(form.initialize)
+        )
+        state = dict(
+            zip(naming.state_names(form), Replay(initialize).run(None, {}, (1, 1, 1)), strict=True)
+        )
+        for name, place in naming.model_weights(self._model, state).items():
+            state[place] = weights[name]
+        feeds = {leaf.tensor: state[leaf.name] for leaf in form.prepare.inputs}
+        results = Replay(form.prepare).run(None, feeds, (1, 1, 1))
+        return dict(zip(self._names.checkpoint, results, strict=True))
+
+
+def _nudge(rng: np.random.Generator, value: np.ndarray) -> np.ndarray:
+    if value.dtype.kind != "f":
+        return value
+    toward = np.where(rng.random(value.shape) < 0.5, -np.inf, np.inf)
+    return np.asarray(np.nextafter(value, toward), value.dtype)

@@ -38,7 +38,8 @@ class Replay:
         self._block = block
         self._sites = sorted(random_sites(block.graph))
         self._seed: Sequence[int] = ()
-        self._batches: Counter[str] = Counter()
+        self._batch = -1
+        self._drawn: Counter[str] = Counter()
         # TensorFlow's registry refers to functions weakly.
         self._functions: list[Any] = []
         self._graph = tf.compat.v1.GraphDef()
@@ -46,7 +47,10 @@ class Replay:
         for node in nodes(self._graph):
             if node.op in (*UNIFORM, *NORMAL):
                 self._replace(node.definition, node.site)
-        _rename_functions(self._graph, f"_replayed_{next(_COUNT)}")
+            elif "parallel_iterations" in node.definition.attr:
+                # In the order of the steps.
+                node.definition.attr["parallel_iterations"].i = 1
+        _set_apart(self._graph, f"_replayed_{next(_COUNT)}")
         self._whole = tf.compat.v1.wrap_function(
             lambda: tf.graph_util.import_graph_def(self._graph, name=""), []
         )
@@ -66,26 +70,45 @@ class Replay:
             seed: Three integers from 1 to 30000.
         """
         self._seed = [int(number) for number in seed]
-        self._batches.clear()
+        self._batch = -1
         if self._block.initialize:
             self._whole.prune([], self._whole.graph.get_operation_by_name(self._block.initialize))()
         feeds = [
-            tf.data.experimental.to_variant(dataset)
+            tf.data.experimental.to_variant(self._counted(dataset))
             if leaf.is_dataset
             else tf.constant(values[leaf.tensor])
             for leaf in self._block.inputs
         ]
         return [np.asarray(result) for result in self._run(*feeds)]
 
+    def _counted(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
+        """The same data set, which tells when the next batch begins."""
+
+        def begin(element: np.ndarray) -> np.ndarray:
+            self._batch += 1
+            self._drawn.clear()
+            return element
+
+        def counted(*batch: Any) -> Any:
+            structure = batch[0] if len(batch) == 1 else batch
+            first, *others = tf.nest.flatten(structure)
+            passed = tf.ensure_shape(tf.numpy_function(begin, [first], first.dtype), first.shape)
+            return tf.nest.pack_sequence_as(structure, [passed, *others])
+
+        options = tf.data.Options()
+        options.autotune.enabled = False
+        options.deterministic = True
+        return dataset.map(counted, num_parallel_calls=None).with_options(options)
+
     def _replace(self, definition: Any, site: str) -> None:
         normal = definition.op in NORMAL
 
         def draw(shape: np.ndarray) -> np.ndarray:
-            batch = self._batches[site]
-            self._batches[site] += 1
             sides = [int(side) for side in shape]
             size = int(np.prod(sides))
-            number = (batch * len(self._sites) + self._sites.index(site)) * DRAWS
+            site_of_all = self._batch * len(self._sites) + self._sites.index(site)
+            number = site_of_all * DRAWS + self._drawn[site]
+            self._drawn[site] += 2 if normal else 1
             u = wichmann_hill(self._seed, number * BLOCK, size)
             if normal:
                 v = wichmann_hill(self._seed, (number + 1) * BLOCK, size)
@@ -104,11 +127,11 @@ class Replay:
         definition.attr["Tout"].list.type.append(tf.float32.as_datatype_enum)
 
 
-def _rename_functions(graph: Any, suffix: str) -> None:
-    """Gives a graph's functions names of their own.
+def _set_apart(graph: Any, suffix: str) -> None:
+    """Gives a graph's functions and variables names of their own.
 
-    TensorFlow knows functions by name in the whole process, and TFF's original
-    ones, which draw at random, may be among them already.
+    TensorFlow knows both by name in the whole process. TFF's original functions,
+    which draw at random, may be among them already, and variables of other models.
     """
     library = graph.library
     names = {function.signature.name for function in library.function}
@@ -121,6 +144,9 @@ def _rename_functions(graph: Any, suffix: str) -> None:
         definition = node.definition
         if definition.op in names:
             definition.op += suffix
+        if "shared_name" in definition.attr:
+            named = definition.attr["shared_name"].s or definition.name.encode()
+            definition.attr["shared_name"].s = named + suffix.encode()
         for value in definition.attr.values():
             for referred in (value.func, *value.list.func):
                 if referred.name in names:

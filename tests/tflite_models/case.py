@@ -5,7 +5,7 @@ TensorFlow and TFF are imported when a task is made, not with this module.
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -52,7 +52,7 @@ IMAGE = Feature((8, 8, 2))
 TOKENS = Feature((6,), 20)
 LABEL = Feature((), CLASSES)
 
-#: A model's input: one tensor, or several by name.
+#: What a model takes, or a loss: one tensor, or several by name.
 Input: TypeAlias = Feature | Mapping[str, Feature]
 
 #: Given tf and the input, a new tf.keras.Model.
@@ -144,29 +144,27 @@ class LayerCase:
         x, y: Its input and its label.
         loss, metrics, process: As `Network`.
         batch_size, epochs: Of a session.
-        model: Given tff, tf and the case, the tff.learning model; overrides network,
-            loss and metrics.
-        extra: Features beside x and y.
+        functional: Given tff, tf and the case, a tff.learning.models.FunctionalModel, instead
+            of a model of network, loss and metrics.
     """
 
     name: str
     network: Network = LINEAR
     x: Input = VECTOR
-    y: Feature = LABEL
+    y: Input = LABEL
     loss: Callable[[Any], Any] = cross_entropy
     metrics: Callable[[Any], list[Any]] = accuracy
     process: Process = averaging
     batch_size: int = 4
     epochs: int = 2
-    model: Callable[[Any, Any, "LayerCase"], Any] | None = None
-    extra: Mapping[str, Feature] = field(default_factory=dict)
+    functional: Callable[[Any, Any, "LayerCase"], Any] | None = None
 
     def task(self) -> FederatedTask:
         """A task that trains the model by the process."""
         return FederatedTask(
             name=self.name,
             population="layers",
-            model_fn=self.model_fn,
+            model_fn=self.model_fn if self.functional is None else self._functional_fn(),
             process_fn=self.process_fn,
             batch_size=self.batch_size,
             epochs=self.epochs,
@@ -180,14 +178,21 @@ class LayerCase:
         import tensorflow as tf
         import tensorflow_federated as tff
 
-        if self.model is not None:
-            return self.model(tff, tf, self)
         return tff.learning.models.from_keras_model(
             self.network(tf, self.x),
             loss=self.loss(tf),
             input_spec=self.input_spec(tf),
             metrics=self.metrics(tf),
         )
+
+    def _functional_fn(self) -> Callable[[], Any]:
+        import tensorflow as tf
+        import tensorflow_federated as tff
+
+        assert self.functional is not None
+        # TFF makes it eagerly, out of any graph, and all models share it.
+        model = self.functional(tff, tf, self)
+        return lambda: tff.learning.models.model_from_functional(model)
 
     def process_fn(self, model_fn: Any) -> Any:
         import tensorflow_federated as tff
@@ -196,8 +201,10 @@ class LayerCase:
 
     def features(self) -> OrderedDict:
         """Nested as the input_spec."""
-        x = OrderedDict(self.x) if isinstance(self.x, Mapping) else self.x
-        return OrderedDict(x=x, y=self.y, **self.extra)
+        return OrderedDict(
+            (name, OrderedDict(part) if isinstance(part, Mapping) else part)
+            for name, part in (("x", self.x), ("y", self.y))
+        )
 
     def input_spec(self, tf: Any) -> Any:
         return tf.nest.map_structure(

@@ -1,10 +1,9 @@
 """Small models, one for each loss, client optimizer and learning algorithm that converts."""
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tests.tflite_models.case import CLASSES, VECTOR, Feature, LayerCase, graph, stack
+from tests.tflite_models.case import CLASSES, VECTOR, Feature, LayerCase, stack
 
 ONE = Feature((1,))
 BINARY = Feature((1,), values="binary")
@@ -248,26 +247,20 @@ def _halved(round_number: Any) -> Any:
 
 
 def functional_models() -> Iterator[LayerCase]:
-    yield LayerCase(name="functional model of a Keras model", model=_functional_of_keras)
+    yield LayerCase(name="functional model of a Keras model", functional=_functional_of_keras)
     yield LayerCase(
         name="functional model, written by hand, with example weights",
-        y=ONE,
-        extra={"w": Feature((1,), 3)},
-        model=_functional_by_hand,
-    )
-    yield LayerCase(
-        name="model with a label as int64", network=graph(lambda k, x: k.Dense(5, "relu")(x))
+        y={"value": ONE, "weight": Feature((1,), 3)},
+        functional=_functional_by_hand,
     )
 
 
 def _functional_of_keras(tff: Any, tf: Any, case: LayerCase) -> Any:
-    spec = case.input_spec(tf)
-    functional = tff.learning.models.functional_model_from_keras(
+    return tff.learning.models.functional_model_from_keras(
         stack(lambda k: [k.Dense(5, "tanh", bias_initializer="ones")])(tf, VECTOR),
         tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        (spec["x"], spec["y"]),
+        case.input_spec(tf),
     )
-    return tff.learning.models.model_from_functional(functional)
 
 
 def _functional_by_hand(tff: Any, tf: Any, case: LayerCase) -> Any:
@@ -277,27 +270,24 @@ def _functional_by_hand(tff: Any, tf: Any, case: LayerCase) -> Any:
     first = rng.standard_normal((6, 5), dtype=np.float32)
     second = rng.standard_normal((5, 1), dtype=np.float32)
 
+    @tf.function
     def predict(weights: Any, x: Any, training: bool = True) -> Any:
         del training
         (first, second), _ = weights
-        return tf.tanh(x["x"] @ first) @ second
+        return tf.tanh(x @ first) @ second
 
+    @tf.function
     def loss(output: Any, label: Any, sample_weight: Any = None) -> Any:
         del sample_weight
-        weight = tf.cast(label["w"], tf.float32)
-        return tf.reduce_sum(weight * tf.square(label["y"] - output))
+        weight = tf.cast(label["weight"], tf.float32)
+        return tf.reduce_sum(weight * tf.square(label["value"] - output))
 
-    features = case.input_spec(tf)
-    functional = tff.learning.models.FunctionalModel(
+    return tff.learning.models.FunctionalModel(
         initial_weights=((first, second), ()),
         predict_on_batch_fn=predict,
         loss_fn=loss,
-        input_spec=(
-            OrderedDict(x=features["x"]),
-            OrderedDict(w=features["w"], y=features["y"]),
-        ),
+        input_spec=case.input_spec(tf),
     )
-    return tff.learning.models.model_from_functional(functional)
 
 
 #: What the documentation's table is divided into.
