@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 #: Multiplier and modulus of the three generators (Wichmann and Hill 1982).
 GENERATORS = ((171, 30269), (172, 30307), (170, 30323))
 
-#: Numbers reserved for one random operation in one batch.
-BLOCK = 1 << 24
+#: Numbers reserved for one draw.
+BLOCK = 1 << 20
 
-#: Draws that one operation can make in one batch, each from its own block.
-DRAWS = 8
+#: Draws that one operation can make in one batch, as in the steps of a recurrent layer.
+DRAWS = 512
 
 #: The generators' state between batches, int32 [3].
 STATE = VariableHandle("session/random")
