@@ -1,5 +1,6 @@
 """What TFF itself computes: the reference for the device graph, independent of the lowering."""
 
+import atexit
 import contextlib
 import gc
 import os
@@ -92,6 +93,21 @@ def start_worker() -> None:
         contextlib.redirect_stderr(nowhere),
     ):
         tff.tensorflow.computation(lambda: tf.constant(0))()
+
+
+class _Ended(tff.framework.SyncContext):  # type: ignore[misc]
+    """What is left of TFF when the interpreter ends."""
+
+    def invoke(self, comp: Any, arg: Any) -> Any:  # noqa: ARG002
+        raise RuntimeError("TFF has ended")
+
+
+@atexit.register
+def _end() -> None:
+    # The destructor of TFF's context needs modules that are gone a moment later, and
+    # would end every other build with a traceback.
+    tff.framework.set_default_context(_Ended())
+    gc.collect()
 
 
 def _workers() -> list[psutil.Process]:

@@ -1,6 +1,8 @@
 """A simulation is the task's own TFF process on the clients' examples, and nothing else."""
 
 import functools
+import subprocess
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,6 +15,7 @@ from device_plan.proxy_data import ProxyData
 from device_plan.task import ExampleSelector, FederatedTask
 from device_plan.task_file import InvalidTask
 from tests.device_plan import proxies
+from tests.house import ROOT
 
 #: Between two runs of the same TFF computation; sums may be taken in another order.
 TOLERANCE = 1e-6
@@ -229,3 +232,23 @@ def test_a_simulation_starts_from_the_plans_initial_model(simulate: Callable[...
     # The global model leads TFF's server state.
     for ours, planned in zip(simulated.weights(), state, strict=False):
         np.testing.assert_array_equal(ours, planned)
+
+
+def test_nothing_of_tff_is_left_to_complain_when_the_interpreter_ends() -> None:
+    script = """
+import atexit, gc, sys
+
+def services():
+    gc.collect()
+    return sum(type(thing).__name__ == "ServiceManager" for thing in gc.get_objects())
+
+atexit.register(lambda: sys.stdout.write(f"left {services()}"))
+from device_plan.compiler.oracle import start_worker, tff_runtime
+with tff_runtime():
+    start_worker()
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert run.stdout == "left 0"
+    assert "Exception ignored" not in run.stderr
