@@ -180,29 +180,45 @@ def test_differential_privacy_is_refused(tasks, build):
     assert "differential privacy" in refusal(build, task)
 
 
-@pytest.mark.parametrize(
-    ("layer", "operation"), [("Dropout", "RandomUniform"), ("Conv3D", "Conv3D\\w*")]
-)
-def test_a_layer_that_cannot_be_lowered_is_named(layer, operation, tasks, build):
+def test_a_layer_that_cannot_be_lowered_is_named_with_what_is_nearest(tasks, build):
     import tensorflow as tf
 
     layers = tf.keras.layers
-    odd = layers.Dropout if layer == "Dropout" else layers.Conv3D
-    settings = {"rate": 0.5} if layer == "Dropout" else {"filters": 2, "kernel_size": 1}
 
     def make():
         return tf.keras.Sequential(
             [
                 layers.InputLayer((tasks.FEATURES,)),
                 layers.Reshape((tasks.FEATURES, 1, 1, 1)),
-                odd(name="the_odd_one", **settings),
+                layers.Conv3D(2, 1, name="the_odd_one"),
                 layers.Flatten(),
                 layers.Dense(tasks.CLASSES),
             ]
         )
 
     message = refusal(build, tasks.task(tasks.model_fn(make)))
-    assert re.search(f"layer 'the_odd_one' uses {operation}", message)
+    assert re.search("layer 'the_odd_one' uses Conv3D\\w*, .* nearest supported: Conv2D", message)
+
+
+def test_dropout_asks_the_device_for_a_seed_and_equals_tffs_with_the_same_numbers(tasks, build):
+    import tensorflow as tf
+
+    layers = tf.keras.layers
+
+    def make():
+        return tf.keras.Sequential(
+            [
+                layers.InputLayer((tasks.FEATURES,)),
+                layers.Dense(12),
+                layers.Dropout(0.5),
+                layers.Dense(tasks.CLASSES),
+            ]
+        )
+
+    built = build(tasks.task(tasks.model_fn(make)))
+    assert built.passed
+    assert built.manifest.seeded
+    assert "session/seed" in {spec.name for spec in built.manifest.signatures["begin"].inputs}
 
 
 def test_a_batch_of_fixed_size_in_the_input_spec_is_refused(tasks, build):

@@ -108,14 +108,20 @@ def test_a_missing_task_file_is_an_error(tmp_path: Path):
 
 SMALL = "from tests.device_plan.tasks import task as small\ntask = small()\n"
 
-WITH_DROPOUT = """
+WITH_AN_INVERSE = """
 import tensorflow as tf
 from tests.device_plan.tasks import model_fn, task as small
 
 def network():
     layers = tf.keras.layers
     return tf.keras.Sequential(
-        [layers.InputLayer((6,)), layers.Dropout(0.5), layers.Dense(4)]
+        [
+            layers.InputLayer((6,)),
+            layers.Dense(4, name="square"),
+            layers.Reshape((2, 2)),
+            layers.Lambda(tf.linalg.inv, name="inverse"),
+            layers.Flatten(),
+        ]
     )
 
 task = small(model_fn(network))
@@ -123,10 +129,11 @@ task = small(model_fn(network))
 
 
 def test_a_model_that_cannot_be_lowered_exits_with_2(tmp_path: Path):
-    path = task_file(tmp_path, WITH_DROPOUT)
+    path = task_file(tmp_path, WITH_AN_INVERSE)
     result = run("build", path, "-o", tmp_path / "out.plan")
     assert result.exit_code == 2
-    assert "layer 'dropout' uses RandomUniform" in result.output
+    assert "layer 'inverse' uses MatrixInverse" in result.output
+    assert "nearest supported: matrix products" in " ".join(result.output.split())
 
 
 def test_a_failed_check_exits_with_1_and_writes_nothing(
