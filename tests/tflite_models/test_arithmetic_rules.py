@@ -84,3 +84,12 @@ def test_adding_zeros_of_the_batchs_size_adds_nothing_on_the_device():
     assert not {node.op for node in lowered.graph.node} & {"AddV2", "AddN"}
     x = normal(0, 4, 3)
     np.testing.assert_array_equal(on_device(lambda x: lowered(x), x)[0], x)
+
+
+@pytest.mark.parametrize("bounds", [(0, 6), (0, 1), (-1, 1), (2, 5)])
+@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.float32])
+def test_numbers_are_clipped_as_in_numpy_where_the_converter_sees_an_activation(bounds, dtype):
+    x = np.arange(-8, 9).astype(dtype)
+    low, high = (np.asarray(bound, dtype) for bound in bounds)
+    (ours,) = on_device(lambda x: by_rule("ClipByValue", x, low, high), x)
+    np.testing.assert_array_equal(ours, np.clip(x, *bounds))

@@ -60,7 +60,19 @@ def bias_gradient(dy: Value) -> Value:
 @rule("ClipByValue")
 def clip_by_value(x: Value, low: Value, high: Value) -> Value:
     """min(max(x, low), high)."""
-    return tf.minimum(tf.maximum(x, low), high)
+    return minimum(tf.maximum(x, low), high)
+
+
+@rule("Minimum")
+def minimum(x: Value, y: Value) -> Value:
+    """The smaller one.
+
+    Of integers it is selected: the converter makes a RELU6 of min(max(x, 0), 6) and
+    the like, and there is none for integers.
+    """
+    if tf.as_dtype(x.dtype).is_integer:
+        return tf.where(x < y, x, y)
+    return tf.minimum(x, y)
 
 
 @rule("SqrtGrad")

@@ -22,14 +22,10 @@ def sparse_softmax_cross_entropy(logits: Value, labels: Value) -> tuple[Value, V
         logits: [batch, classes] float32.
         labels: [batch] integers below `classes`.
     """
-    labels = tf.cast(labels, tf.int32)
-    last = logits.shape[-1] - 1
-    label = tf.clip_by_value(labels, 0, last)
-    # 1, and 0/0 where the label had to be clipped.
-    right = tf.cast(tf.equal(label, labels), logits.dtype)
+    at_label, known = _places(logits, labels)
+    # 1, and 0/0 where the label is no class.
+    right = tf.cast(known, logits.dtype)
     right = right / right
-    rows = tf.range(tf.shape(labels)[0])
-    at_label = tf.stack([rows, label], axis=1)
     probabilities = tf.nn.softmax(logits)
     loss = (tf.reduce_max(logits, axis=-1) - tf.gather_nd(logits, at_label)) - tf.math.log(
         tf.reduce_max(probabilities, axis=-1)
@@ -54,8 +50,32 @@ def softmax_cross_entropy(logits: Value, labels: Value) -> tuple[Value, Value]:
 
 @rule("InTopKV2")
 def in_top_k(predictions: Value, targets: Value, k: Value) -> Value:
-    """Whether fewer than k classes score above the target's class."""
-    one_hot = tf.one_hot(targets, predictions.shape[-1], dtype=predictions.dtype)
-    target_score = tf.reduce_sum(one_hot * predictions, axis=-1, keepdims=True)
-    above = tf.reduce_sum(tf.cast(predictions > target_score, tf.int32), axis=-1)
-    return above < tf.cast(k, tf.int32)
+    """Whether fewer than k classes score above the target's class.
+
+    False where the target is no class, or its score is infinite or not a number.
+
+    Args:
+        predictions: [batch, classes] float32.
+        targets: [batch] integers.
+        k: A scalar.
+    """
+    at_target, known = _places(predictions, targets)
+    score = tf.gather_nd(predictions, at_target)
+    above = tf.cast(predictions > tf.expand_dims(score, -1), tf.int32)
+    within = tf.reduce_sum(above, axis=-1) < tf.cast(k, tf.int32)
+    # Only of a finite number the difference from itself is 0.
+    counts = tf.logical_and(known, tf.equal(score - score, 0.0))
+    return tf.logical_and(within, counts)
+
+
+def _places(scores: Value, labels: Value) -> tuple[Value, Value]:
+    """Where each label's score is, [batch, 2], and whether the label is a class.
+
+    A label that is none takes the first class's place, for reading elsewhere would
+    be undefined. It is selected, since the converter makes a RELU6 of a minimum with
+    6 of a maximum with 0, of integers too.
+    """
+    labels = tf.cast(labels, tf.int32)
+    known = tf.logical_and(labels >= 0, labels < scores.shape[-1])
+    rows = tf.range(tf.shape(labels)[0])
+    return tf.stack([rows, tf.where(known, labels, 0)], axis=1), known
