@@ -1,8 +1,6 @@
 """The device graph: client work and evaluation as one TFLite file with four signatures."""
 
 import contextlib
-import re
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,11 +8,12 @@ from typing import Any
 import tensorflow as tf
 
 from device_plan.compiler.block import Block
+from device_plan.compiler.conversion import convert
 from device_plan.compiler.flatbuffer import Renaming, TrainingGraph
 from device_plan.compiler.prediction import Prediction
 from device_plan.plan_pb2 import Signature, TensorSpec
 from device_plan.task_file import InvalidTask
-from tflite_models.lowering import ClientWork, LoweringError, Profile, UnsupportedOperation
+from tflite_models.lowering import ClientWork, LoweringError, Profile
 from tflite_models.lowering.rules.legacy import LEGACY
 
 #: In the order in which TFLite numbers its subgraphs, which is alphabetical.
@@ -113,7 +112,7 @@ def build_device_graph(
     with lowering_errors():
         module = _Module(work, measuring, prediction.lowered(names.weights, profile), names)
         concrete = {name: module.concrete(name) for name in SIGNATURES}
-    data = _convert(module, concrete, {**measuring.origins, **work.origins})
+    data = convert(module, concrete, {**measuring.origins, **work.origins})
     features = [spec.name for spec in names.examples]
     state = [f"state/{index}" for index in range(len(work.state_specs))]
     seed = [SEED] if work.seeded else []
@@ -193,38 +192,6 @@ def _renaming(
     return Renaming(
         inputs={f"{prefix}_{i}": name for prefix, names in groups for i, name in enumerate(names)},
         outputs={f"output_{i}": name for i, name in enumerate(outputs)},
-    )
-
-
-def _convert(module: tf.Module, concrete: Mapping[str, Any], origins: Mapping[str, Any]) -> bytes:
-    with tempfile.TemporaryDirectory() as directory:
-        tf.saved_model.save(module, directory, signatures=dict(concrete))
-        converter = tf.lite.TFLiteConverter.from_saved_model(
-            directory, signature_keys=list(concrete)
-        )
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-        try:
-            return bytes(converter.convert())
-        except Exception as error:
-            raise InvalidTask(_complaint(str(error), origins)) from error
-
-
-def _complaint(message: str, origins: Mapping[str, Any]) -> str:
-    """The converter's error as a sentence that names the author's layer."""
-    listed = re.search(r"(?:Flex|Custom) ops: (\w+)", message) or re.search(
-        r"\btf\.(\w+)\(", message
-    )
-    if not listed:
-        last = message.strip().splitlines()[-1] if message.strip() else "no message"
-        return f"the graph cannot be converted to TFLite: {last[:400]}"
-    op = listed.group(1)
-    nodes = origins.get(op) or [""]
-    return "the model cannot be lowered: " + str(
-        UnsupportedOperation(
-            op=op,
-            node=nodes[0],
-            advice="docs/layers.md lists the layers, losses and metrics that have one",
-        )
     )
 
 
