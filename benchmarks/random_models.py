@@ -15,22 +15,18 @@ import argparse
 import json
 import os
 import re
-import signal
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
 import traceback
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.workers import answers, work
 from device_plan.matrix.case import MAX_DIFFERENCE
 
 #: Models that one worker examines.
@@ -131,6 +127,8 @@ def compare(case: Any) -> tuple[dict[str, float], float | None]:
         found = lowered.differences(DRAWS)
     except (RuntimeError, ValueError) as error:
         raise _Cause("not runnable", _general(str(error))) from error
+    except Exception as error:
+        raise _Cause("error", _general(f"{type(error).__name__}: {error}")) from error
     worst = max(found, key=lambda name: found[name])
     nudged = None if found[worst] <= MAX_DIFFERENCE else lowered.nudged(worst, DRAWS)
     return found, nudged
@@ -160,20 +158,25 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--first", type=int, default=0, help="number of the first one")
     parser.add_argument("--replay", metavar="SEED/NUMBER", help="one model, told in detail")
     parser.add_argument("--log", type=Path, help="where to append one JSON line a model")
-    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--answers", type=Path, nargs="+", help=argparse.SUPPRESS)
     chosen = parser.parse_args(arguments)
     if chosen.replay:
         return _replay(chosen.replay)
-    numbers = range(chosen.first, chosen.first + chosen.count)
-    if chosen.worker:
-        _work(chosen.seed, numbers, chosen.log)
+    if chosen.answers:
+        work(chosen.answers[0], [str(item) for item in chosen.answers[1:]], _answer)
         return 0
+    numbers = range(chosen.first, chosen.first + chosen.count)
     outcomes = []
     for outcome in run(chosen.seed, numbers, chosen.log):
         outcomes.append(outcome)
         print(_line(outcome), flush=True)
     print(report(outcomes))
     return 0 if all(outcome.status == EQUAL for outcome in outcomes) else 1
+
+
+def _answer(item: str) -> dict[str, Any]:
+    seed, _, number = item.partition("/")
+    return asdict(examine(int(seed), int(number)))
 
 
 def _replay(which: str) -> int:
@@ -193,80 +196,23 @@ def _replay(which: str) -> int:
     return 0 if outcome.status == EQUAL else 1
 
 
-def _work(seed: int, numbers: range, log: Path) -> None:
-    for number in numbers:
-        outcome = examine(seed, number)
-        with log.open("a") as file:
-            file.write(json.dumps(asdict(outcome)) + "\n")
-
-
 def run(seed: int, numbers: range, log: Path | None = None) -> Iterator[Outcome]:
-    """The outcomes of these models of a seed, in order, each as soon as it is known."""
-    with tempfile.TemporaryDirectory(prefix="nightshift-random-") as name:
-        directory = Path(name)
-        log = log or directory / "outcomes.jsonl"
-        position = numbers.start
-        while position < numbers.stop:
-            last = min(position + PER_WORKER, numbers.stop)
-            for outcome in _one_worker(seed, range(position, last), directory):
-                position = outcome.number + 1
-                with log.open("a") as file:
-                    file.write(json.dumps(asdict(outcome)) + "\n")
-                yield outcome
+    """The outcomes of these models of a seed, in order, each as soon as it is known.
 
-
-def _one_worker(seed: int, numbers: range, directory: Path) -> Iterator[Outcome]:
-    """What a worker says of these models, until it is done or ends too early."""
-    answers = directory / f"{numbers.start}.jsonl"
-    answers.touch()
-    errors = directory / "errors"
-    command = [sys.executable, "-m", "benchmarks", "random-models", str(len(numbers)), "--worker"]
-    command += ["--seed", str(seed), "--first", str(numbers.start), "--log", str(answers)]
-    # To a file: a child that outlives the worker could keep a pipe open for ever.
-    with errors.open("wb") as file:
-        process = subprocess.Popen(
-            command,
-            env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"},
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=file,
-            start_new_session=True,
-        )
-    try:
-        done, changed = 0, time.monotonic()
-        while True:
-            ended = process.poll() is not None
-            lines = answers.read_text().splitlines()
-            for line in lines[done:]:
-                yield Outcome(**json.loads(line))
-            if len(lines) > done:
-                done, changed = len(lines), time.monotonic()
-            if done == len(numbers):
-                return
-            hangs = time.monotonic() - changed > TIMEOUT_S
-            if ended or hangs:
-                # A line may have come since.
-                if len(answers.read_text().splitlines()) > done:
-                    continue
-                yield Outcome(
-                    seed=seed,
-                    number=numbers[done],
-                    status="crash",
-                    cause=f"not done after {TIMEOUT_S:g} s" if hangs else _ending(process, errors),
-                )
-                return
-            time.sleep(0.2)
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def _ending(process: subprocess.Popen, errors: Path) -> str:
-    code = process.returncode
-    how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-    said = [line for line in errors.read_text(errors="replace").splitlines() if line.strip()]
-    return _general(f"{how}: {said[-1] if said else 'no message'}")
+    Args:
+        log: Where a JSON line of each is appended, if anywhere.
+    """
+    items = [f"{seed}/{number}" for number in numbers]
+    found = answers(["random-models"], items, per_worker=PER_WORKER, timeout_s=TIMEOUT_S)
+    for number, answer in zip(numbers, found, strict=True):
+        if isinstance(answer, str):
+            outcome = Outcome(seed=seed, number=number, status="crash", cause=_general(answer))
+        else:
+            outcome = Outcome(**answer)
+        if log is not None:
+            with log.open("a") as file:
+                file.write(json.dumps(asdict(outcome)) + "\n")
+        yield outcome
 
 
 def report(outcomes: Sequence[Outcome]) -> str:
