@@ -137,15 +137,25 @@ def test_convolution_and_its_gradients_equal_tensorflows(case):
     assert_same(eagerly(case), theirs(case))
 
 
-@pytest.mark.parametrize("limit", ["MAX_TABLE", "MAX_PATCHES", "MIN_ROW"])
+#: What decides between the forms of a convolution.
+FORMS = [
+    {"MAX_TABLE": 0},
+    {"MAX_TABLE": 0, "MAX_PATCHES": 0},
+    {"MIN_ROW": 0},
+    {"MIN_ROW": 0, "MIN_PAIRED_WIDTH": 1},
+    {"MAX_TABLE": 0, "MAX_PATCHES": 0, "MIN_ROW": 0, "MIN_PAIRED_WIDTH": 1},
+]
+
+
+@pytest.mark.parametrize("form", FORMS)
 @given(case=convolutions())
-@settings(max_examples=30)
-def test_convolution_in_each_form_equals_tensorflows(limit, case):
+@settings(max_examples=25)
+def test_convolution_in_each_form_equals_tensorflows(form, case):
     from tflite_models.lowering.rules import patches
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(patches, "MAX_TABLE", 0)
-        patch.setattr(patches, limit, 0)
+        for name, limit in form.items():
+            patch.setattr(patches, name, limit)
         assert_same(eagerly(case), theirs(case))
 
 
@@ -176,17 +186,14 @@ LAYERS = [
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-@pytest.mark.parametrize("table", [0, 1 << 14])
-def test_convolution_on_the_device_equals_tensorflows_at_every_batch_size(
-    layer, table, monkeypatch
-):
+@pytest.mark.parametrize("form", [FORMS[0], FORMS[3], FORMS[4]])
+def test_convolution_on_the_device_equals_tensorflows_at_every_batch_size(layer, form, monkeypatch):
     import tensorflow as tf
 
     from tflite_models.lowering.rules import patches
 
-    monkeypatch.setattr(patches, "MAX_TABLE", table)
-    # Either form of the filter's gradient, with either form of the patches.
-    monkeypatch.setattr(patches, "MIN_ROW", table)
+    for name, limit in form.items():
+        monkeypatch.setattr(patches, name, limit)
     first = convolution(7, batch=4, **layer)
 
     def function(x: Any, weights: Any, dy: Any) -> list[Any]:

@@ -21,7 +21,7 @@ import tensorflow as tf
 from tflite_models.lowering.rules.layout import Layout
 from tflite_models.lowering.rules.patches import correlation, filter_gradient, patches
 from tflite_models.lowering.rules.table import rule
-from tflite_models.lowering.rules.windows import Window, interleaved, windows
+from tflite_models.lowering.rules.windows import Taps, Window, interleaved, windows
 from tflite_models.lowering.values import Value, known_dimensions
 
 
@@ -150,13 +150,15 @@ def _input_gradient(dy: Value, weights: Value, down: Window, across: Window) -> 
             continue
         chosen = _taps(swapped, row_phase.taps, axis=0)
         columns = [
-            None
-            if phase is None
-            else correlation(dy, _taps(chosen, phase.taps, axis=1), row_phase, phase)
+            None if phase is None else _phase(dy, chosen, row_phase, phase.turned())
             for phase in across.backward()
         ]
         rows.append(interleaved(columns, 2, across.size))
     return interleaved(rows, 1, down.size)
+
+
+def _phase(dy: Value, weights: Value, rows: Taps, columns: Taps) -> Value:
+    return correlation(dy, _taps(weights, columns.taps, axis=1), rows, columns)
 
 
 def _taps(weights: Value, taps: tuple[int, ...], axis: int) -> Value:

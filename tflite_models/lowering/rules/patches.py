@@ -23,8 +23,12 @@ MAX_PATCHES = 1 << 20
 
 
 #: Taps in width times channels from which on a product for each row of taps is
-#: faster than one product of transposed patches.
+#: faster than one product of transposed patches, and pairs of positions pay.
 MIN_ROW = 32
+
+#: Filters for which pairs of positions pay: at least this wide, at most these outputs.
+MIN_PAIRED_WIDTH = 4
+MAX_PAIRED_OUTPUTS = 64
 
 
 def correlation(x: Value, weights: Value, rows: Taps, columns: Taps) -> Value:
@@ -39,12 +43,14 @@ def correlation(x: Value, weights: Value, rows: Taps, columns: Taps) -> Value:
     Returns:
         [batch, rows.count, columns.count, outputs] float32.
     """
+    whole = [-1, rows.count, columns.count, int(weights.shape[3])]
+    weights, columns = _paired(weights, columns)
     height, width, channels, outputs = (int(side) for side in weights.shape)
     size = rows.count * columns.count * height * width * channels
     if size <= MAX_PATCHES or height == 1:
         matrix = tf.reshape(weights, [height * width * channels, outputs])
         product = matrix_product(patches(x, rows, columns), matrix)
-        return tf.reshape(product, [-1, rows.count, columns.count, outputs])
+        return tf.reshape(product, whole)
     # One row of taps after the other, so that memory holds one row's patches.
     wide = _joined(reads(padded(x, rows, columns), columns, 2))
     total = None
@@ -52,7 +58,24 @@ def correlation(x: Value, weights: Value, rows: Taps, columns: Taps) -> Value:
         row = tf.reshape(part, [-1, width * channels])
         product = matrix_product(row, tf.reshape(weights[tap], [width * channels, outputs]))
         total = product if total is None else total + product
-    return tf.reshape(total, [-1, rows.count, columns.count, outputs])
+    return tf.reshape(total, whole)
+
+
+def _paired(weights: Value, columns: Taps) -> tuple[Value, Taps]:
+    """The same correlation with two neighbouring positions taken as one.
+
+    Such a pair reads one entry more than a position and gives twice the outputs,
+    half of them with the filter moved by one: a few more multiplications, but
+    little more than half the patches to copy.
+    """
+    _, width, channels, outputs = (int(side) for side in weights.shape)
+    pays = MIN_PAIRED_WIDTH <= width >= MIN_ROW / channels and outputs <= MAX_PAIRED_OUTPUTS
+    if not (pays and columns.is_dense and columns.stride == 1 and columns.count % 2 == 0):
+        return weights, columns
+    moved = [tf.pad(weights, [[0, 0], rim, [0, 0], [0, 0]]) for rim in ([0, 1], [1, 0])]
+    offsets = (*columns.offsets, columns.offsets[-1] + 1)
+    pairs = Taps(columns.size, columns.count // 2, 2, offsets, tuple(range(width + 1)))
+    return tf.concat(moved, axis=3), pairs
 
 
 def patches(x: Value, rows: Taps, columns: Taps) -> Value:
