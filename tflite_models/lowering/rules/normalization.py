@@ -5,9 +5,9 @@ variance v over all axes but the channel, and r = 1 / sqrt(v + epsilon):
 
     n = (x - m) * r        y = scale * n + offset
 
-The input is seen as a matrix, so that means run over one axis of it:
-[positions, channels] for NHWC; [channels, positions] for NCHW with one example,
-which is how Keras normalizes a layer (the examples are its channels).
+An NHWC input is taken as it is. An NCHW one is seen as [batch, channels, positions],
+or as [channels, positions] if it has one example, which is how Keras normalizes a
+layer (the examples are its channels).
 """
 
 from dataclasses import dataclass
@@ -49,7 +49,16 @@ class _Layout:
                 )
             return cls([-1, channels, _size(x, 2)], [0, 2], [1, -1, 1], count)
         count = batch.count(x, range(rank - 1))
-        return cls([-1, x.shape[-1]], [0], [1, -1], count)
+        return cls(sides(x.shape), list(range(rank - 1)), [-1], count)
+
+    def seen(self, x: Value) -> Value:
+        """`x` in the view, for which runtimes copy it if the shape is another one."""
+        return x if sides(x.shape) == self.view else tf.reshape(x, self.view)
+
+
+def _like(x: Value, viewed: Value) -> Value:
+    shape = sides(x.shape)
+    return viewed if sides(viewed.shape) == shape else tf.reshape(viewed, shape)
 
 
 def _size(x: Value, first: int) -> int:
@@ -83,7 +92,7 @@ def batch_normalization(
         given + factor * (batch's - given); and m and v for the gradient.
     """
     layout = _Layout.of(x, data_format)
-    viewed = tf.reshape(x, layout.view)
+    viewed = layout.seen(x)
 
     def per_channel(value: Value) -> Value:
         return tf.reshape(value, layout.channel)
@@ -104,7 +113,7 @@ def batch_normalization(
         running = (m, v)
     factor = scale * tf.math.rsqrt(v + epsilon)
     y = centred * per_channel(factor) + per_channel(offset)
-    return tf.reshape(y, sides(x.shape)), *running, m, v
+    return _like(x, y), *running, m, v
 
 
 def _blend(given: Value, new: Value, factor: float) -> Value:
@@ -166,7 +175,7 @@ def batch_normalization_gradient(
         dx, d_scale, d_offset, and two outputs that nobody reads.
     """
     layout = _Layout.of(x, data_format)
-    viewed, incoming = tf.reshape(x, layout.view), tf.reshape(dy, layout.view)
+    viewed, incoming = layout.seen(x), layout.seen(dy)
 
     def per_channel(value: Value) -> Value:
         return tf.reshape(value, layout.channel)
@@ -180,6 +189,6 @@ def batch_normalization_gradient(
         through_mean = per_channel(d_offset / layout.count)
         through_variance = per_channel(d_scale / layout.count)
         dx = incoming - through_mean - normalized * through_variance
-    dx = tf.reshape(dx * per_channel(scale * r), sides(x.shape))
+    dx = _like(x, dx * per_channel(scale * r))
     unread = np.zeros(0, np.float32)
     return dx, d_scale, d_offset, unread, unread
