@@ -200,7 +200,8 @@ def test_a_pipe_gets_the_checks_each_round_once_and_the_summary(finished: Finish
         assert output.count(f"round {number} committed") == 1
     assert "held-out accuracy" in output
     assert "\x1b" not in output
-    assert len(output.splitlines()) < 80
+    # Most of it are the checks of two variants; progress would be hundreds of lines.
+    assert len(output.splitlines()) < 100
 
 
 @pytest.mark.parametrize("whole_group", [True, False], ids=["terminal", "parent only"])
