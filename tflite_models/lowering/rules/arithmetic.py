@@ -138,7 +138,7 @@ def power(x: Value, exponent: Value) -> Value:
     """x^n as a product of n factors for small whole n; sqrt(x) for 1/2; else POW, which is slow.
 
     As a product the cube in GELU's approximation also stays apart from the
-    runtime's own GELU, into which the converter would fuse it, and which came with TFLite 2.8.
+    runtime's own GELU, into which the converter would fuse it, and which TFLite 2.7 lacks.
     """
     if is_constant(exponent) and np.size(exponent) == 1 and np.ndim(exponent) == 0:
         factors = float(exponent)

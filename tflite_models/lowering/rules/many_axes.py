@@ -1,8 +1,8 @@
 """Operations on more axes than some runtimes take: five and more.
 
-Before TFLite 2.14 an addition of broadcast operands of five axes ends the
-process, as does a selection before 2.10; a transposition of six axes is missing
-before 2.12. Adjacent axes that are treated alike are joined into one, which
+In TFLite 2.11 and older an addition of broadcast operands of five axes ends the
+process, as does a selection in 2.9 and older, and transpositions of six axes are
+missing. Adjacent axes that are treated alike are joined into one, which
 leaves few: an image's height and width, say, are mostly broadcast together.
 """
 
