@@ -1,7 +1,6 @@
 """Builds a plan archive from a task, and checks an existing one against its task."""
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,8 +13,9 @@ from device_plan.compiler.checks import (
     Check,
     Subject,
     initial_weights,
+    plan_checks,
     report,
-    run_checks,
+    variant_checks,
     worst_difference,
 )
 from device_plan.compiler.device_graph import DeviceGraph, Names, build_device_graph
@@ -30,6 +30,7 @@ from device_plan.compiler.process import Form, evaluation_form, training_form
 from device_plan.compiler.release_checks import release_checks
 from device_plan.compiler.runtime import RUNTIME
 from device_plan.compiler.server_part import server_part
+from device_plan.compiler.weighting import Weighting, find_weighting
 from device_plan.matrix.case import Cases
 from device_plan.plan_pb2 import ExampleSelector, PlanManifest, Runtime
 from device_plan.task import FederatedTask
@@ -115,24 +116,17 @@ def build_plan(
         weights = dict(zip(names.checkpoint, oracle.checkpoint(), strict=True))
         if not (finite := initial_weights(weights)).passed:
             raise InvalidTask(f"the initial weight {finite.summary}")
-        variants, checks = [], []
-        cases: Cases | None = None
-        for profile, graph in graphs.items():
-            manifest = _manifest(author, graph, names, profile)
-            _set_weight(manifest, author, oracle)
-            subject = _subject(author, manifest, graph.data, weights, oracle)
-            if cases is None:
-                progress("Computing updates and metrics with TFF")
-                cases = subject.cases()
-            found = run_checks(subject, progress, cases)
-            if all(check.passed for check in found):
-                manifest.runtimes.append(
-                    Runtime(name=RUNTIME, relative_difference=worst_difference(found))
-                )
-            checks += found if profile == "modern" else [_of_variant(profile, c) for c in found]
-            variants.append(DevicePart(manifest=manifest, graph=graph.data))
+        weighting = find_weighting(task, author.model, oracle, names.update)
+        variants = [
+            DevicePart(
+                manifest=_manifest(author, graph, names, weighting, profile), graph=graph.data
+            )
+            for profile, graph in graphs.items()
+        ]
+        checked = _check(author, variants, weights, oracle, progress)
+        checks, cases = checked.checks, checked.cases
         manifest = variants[0].manifest
-        if cases is None or not all(check.passed for check in checks):
+        if not all(check.passed for check in checks):
             return BuiltPlan(None, manifest, checks)
         release = release_checks(
             task,
@@ -147,6 +141,10 @@ def build_plan(
         checks += release.checks
         if not all(check.passed for check in checks):
             return BuiltPlan(None, manifest, checks, release.footprints)
+        for part in variants:
+            part.manifest.runtimes.append(
+                Runtime(name=RUNTIME, relative_difference=worst_difference(checks))
+            )
         progress("Writing the archive")
         training = server_part(
             author.training, author.model, checkpoint=manifest.checkpoint, sums=manifest.update
@@ -206,17 +204,7 @@ def check_plan(
         state = [stored[name] for name in naming.state_names(author.training)]
         weights = files.decode(archive.initial_checkpoint)
         oracle = Oracle(author.training, state)
-        checks: list[Check] = []
-        cases: Cases | None = None
-        for place, part in enumerate(archive.variants):
-            subject = _subject(author, part.manifest, part.graph, weights, oracle)
-            if cases is None:
-                progress("Computing updates and metrics with TFF")
-                cases = subject.cases()
-            held = run_checks(subject, progress, cases)
-            checks += [_of_variant(part.variant, check) for check in held] if place else held
-        assert cases is not None, "an archive has at least one variant"
-        return CheckedPlan(checks, cases)
+        return _check(author, archive.variants, weights, oracle, progress)
 
 
 def _read(task: FederatedTask, progress: Progress) -> _Author:
@@ -267,8 +255,38 @@ def _lower(author: _Author, names: Names, progress: Progress) -> dict[Profile, D
     return graphs
 
 
-def _of_variant(profile: str, check: Check) -> Check:
-    return replace(check, name=f"{profile}: {check.name}")
+def _check(
+    author: _Author,
+    variants: Sequence[DevicePart],
+    weights: dict[str, np.ndarray],
+    oracle: Oracle,
+    progress: Progress,
+) -> CheckedPlan:
+    """The checks of a plan and of each of its variants, on this environment's runtime."""
+    evaluation = Oracle(author.evaluation, _evaluation_state(author, weights))
+    examples = ExampleSource(author.task, author.model)
+    subjects = [
+        Subject(
+            manifest=part.manifest,
+            graph=part.graph,
+            checkpoint=weights,
+            summands=author.summands,
+            training=oracle,
+            evaluation=evaluation,
+            examples=examples,
+        )
+        for part in variants
+    ]
+    progress("Computing updates and metrics with TFF")
+    cases = subjects[0].cases()
+    checks = plan_checks(subjects[0])
+    for place, subject in enumerate(subjects):
+        variant = subject.manifest.variant
+        progress(f"Comparing the updates and metrics of the {variant or 'device'} graph with TFF's")
+        found = variant_checks(subject, cases)
+        # The best variant is the plan to most people; only further ones are named.
+        checks += [replace(c, name=f"{variant}: {c.name}") for c in found] if place else found
+    return CheckedPlan(checks, cases)
 
 
 def _evaluated(author: _Author, checkpoint: list[str]) -> list[str]:
@@ -282,7 +300,9 @@ def _evaluated(author: _Author, checkpoint: list[str]) -> list[str]:
     return names
 
 
-def _manifest(author: _Author, graph: DeviceGraph, names: Names, profile: Profile) -> PlanManifest:
+def _manifest(
+    author: _Author, graph: DeviceGraph, names: Names, weighting: Weighting, profile: Profile
+) -> PlanManifest:
     task, parsed = author.task, TrainingGraph(graph.data)
     return PlanManifest(
         name=task.name,
@@ -311,48 +331,11 @@ def _manifest(author: _Author, graph: DeviceGraph, names: Names, profile: Profil
         ),
         ops=parsed.ops(),
         min_runtime_version=parsed.min_runtime_version(),
+        weight_tensor=weighting.tensor,
+        max_weight=weighting.largest,
         variant=profile,
         seeded=graph.seeded,
         predictions=author.prediction.specs,
-    )
-
-
-def _set_weight(manifest: PlanManifest, author: _Author, oracle: Oracle) -> None:
-    """Finds by trial what the weight counts, and so its largest honest value."""
-    names = [spec.name for spec in manifest.update]
-    if "weight" not in names:
-        return
-    manifest.weight_tensor = "weight"
-    source = ExampleSource(author.task, author.model)
-    counts = (2, 5)
-    weights = [
-        float(oracle.work(source.dataset(source.draw(0, n), 2, 1))[names.index("weight")])
-        for n in counts
-    ]
-    if weights == [float(n) for n in counts]:
-        manifest.max_weight = author.task.examples.max_examples * author.task.epochs
-    elif weights[0] == weights[1]:
-        manifest.max_weight = weights[0]
-    else:
-        # The author's own weighting: no bound is known.
-        manifest.max_weight = math.inf
-
-
-def _subject(
-    author: _Author,
-    manifest: PlanManifest,
-    graph: bytes,
-    weights: dict[str, np.ndarray],
-    oracle: Oracle,
-) -> Subject:
-    return Subject(
-        manifest=manifest,
-        graph=graph,
-        checkpoint=weights,
-        summands=author.summands,
-        training=oracle,
-        evaluation=Oracle(author.evaluation, _evaluation_state(author, weights)),
-        examples=ExampleSource(author.task, author.model),
     )
 
 
