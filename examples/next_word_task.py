@@ -6,7 +6,7 @@ Build its plan with
 
 A device holds sentences that its owner typed. Phones with at least 50 of them take
 part, and use the 400 newest. The server's Adam (Reddi et al. 2021) stands for the
-paper's Nesterov momentum: rare words need it.
+paper's Nesterov momentum.
 """
 
 from device_plan.cohort import CohortPolicy

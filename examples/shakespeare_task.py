@@ -5,7 +5,7 @@ Build its plan with
     nightshift plan build examples/shakespeare_task.py -o shakespeare.plan
 
 A device holds the speeches of one character. Batches of ten are the paper's; its
-learning rate of 1 or more is halved, with which the loss falls in every round.
+learning rate of 1 or more is halved, with which the loss falls.
 """
 
 from device_plan.cohort import CohortPolicy
