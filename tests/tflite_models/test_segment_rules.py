@@ -45,3 +45,25 @@ def test_rows_of_the_same_index_are_added_on_the_device():
         expected = np.zeros((7, 4), np.float32)
         np.add.at(expected, indices[indices >= 0], rows[indices >= 0])
         np.testing.assert_allclose(function(rows, indices)[0], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_sums_by_an_index_into_the_batch_run_at_any_batch_size():
+    """As in the gradient of a lookup in each example's own rows."""
+    import tensorflow as tf
+
+    from tflite_models.lowering.rules import RULES
+
+    def body(rows, indices):
+        count = 3 * tf.shape(rows)[0]
+        return RULES["UnsortedSegmentSum"].apply([rows, indices, count], {})
+
+    function = DeviceFunction(
+        body, [np.zeros((2, 4), np.float32), np.zeros(2, np.int32)], dynamic=(0, 1)
+    )
+    for size in (1, 2, 9):
+        rng = np.random.default_rng(size)
+        rows = rng.standard_normal((size, 4)).astype(np.float32)
+        indices = rng.integers(0, 3 * size, size).astype(np.int32)
+        expected = np.zeros((3 * size, 4), np.float32)
+        np.add.at(expected, indices, rows)
+        np.testing.assert_allclose(function(rows, indices)[0], expected, rtol=1e-5, atol=1e-5)

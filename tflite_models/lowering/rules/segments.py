@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from tflite_models.lowering.rules.table import rule
-from tflite_models.lowering.values import Value
+from tflite_models.lowering.values import Value, is_constant
 
 
 @rule("UnsortedSegmentSum")
@@ -17,7 +17,7 @@ def sum_by_index(rows: Value, indices: Value, count: Value) -> Value:
     Args:
         rows: [*shape of indices, ...].
         indices: Integers below `count`; rows of negative ones are left out.
-        count: Rows of the result; known now.
+        count: Rows of the result; known only on the device if they involve the batch.
     """
     leading = len(indices.shape)
     inner = [int(side) for side in rows.shape[leading:]]
@@ -25,4 +25,8 @@ def sum_by_index(rows: Value, indices: Value, count: Value) -> Value:
     rows = tf.reshape(rows, [-1, *inner])
     kept = tf.reshape(tf.cast(flat >= 0, rows.dtype), [-1, *[1] * len(inner)])
     places = tf.expand_dims(tf.maximum(flat, 0), -1)
-    return tf.scatter_nd(places, rows * kept, np.array([int(count), *inner], np.int32))
+    if is_constant(count):
+        shape: Value = np.array([int(count), *inner], np.int32)
+    else:
+        shape = tf.stack([tf.cast(count, tf.int32), *inner])
+    return tf.scatter_nd(places, rows * kept, shape)
