@@ -19,7 +19,7 @@ from benchmarks import checkins, flower, plans, rounds, sum_kernel, uploads
 from benchmarks.measurement import Measurement
 
 #: Commands with arguments of their own: they answer a question instead of measuring.
-APART = ("layers", "random-models", "training-steps")
+APART = ("accuracy", "layers", "random-models", "training-steps")
 
 
 def main() -> None:
