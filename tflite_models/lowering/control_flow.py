@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import tensorflow as tf
 
+from tflite_models.lowering import batch
 from tflite_models.lowering.errors import LoweringError, UnsupportedOperation
 from tflite_models.lowering.handlers import handles
 from tflite_models.lowering.node import Node
-from tflite_models.lowering.values import Value, is_constant
+from tflite_models.lowering.shapes import full
+from tflite_models.lowering.values import Optional, Value, is_constant
 
 if TYPE_CHECKING:
     from tflite_models.lowering.graph_walk import GraphWalk
@@ -31,6 +33,9 @@ def select(predicate: Value, if_true: Value, if_false: Value) -> Value:
     """One of two values, by a scalar predicate."""
     if if_true is if_false:
         return if_true
+    if isinstance(if_true, Optional):
+        # Read only where the branch that gave it was taken, and a selection follows there.
+        return if_false if if_true.values is None else if_true
     if is_constant(predicate):
         return if_true if bool(predicate) else if_false
     if not (is_constant(if_true) and is_constant(if_false)):
@@ -112,6 +117,28 @@ def _while(walk: "GraphWalk", node: Node, inputs: list[Value]) -> list[Value] | 
         node=node.name,
         advice=f"a loop must have a fixed length of at most {MAX_REPETITIONS}",
     )
+
+
+@handles("OptionalFromValue")
+def _optional(_walk: "GraphWalk", _node: Node, inputs: list[Value]) -> list[Value]:
+    return [Optional(tuple(inputs))]
+
+
+@handles("OptionalNone")
+def _no_optional(_walk: "GraphWalk", _node: Node, _inputs: list[Value]) -> list[Value]:
+    return [Optional(None)]
+
+
+@handles("OptionalGetValue")
+def _optional_values(_walk: "GraphWalk", node: Node, inputs: list[Value]) -> list[Value]:
+    """In a branch that is computed but not taken any value will do."""
+    if inputs[0].values is not None:
+        return list(inputs[0].values)
+    shapes, dtypes = node.attributes["output_shapes"], node.attributes["output_types"]
+    return [
+        full([side or batch.one() for side in shape.as_list()], np.zeros((), dtype.as_numpy_dtype))
+        for shape, dtype in zip(shapes, dtypes, strict=True)
+    ]
 
 
 @handles("PartitionedCall", "StatefulPartitionedCall")

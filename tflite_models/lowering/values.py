@@ -1,7 +1,7 @@
 """The values that flow along the edges of a graph while it is walked.
 
 A value is known now (a numpy array), known on the device (a symbolic tensor of
-the graph being traced), or a handle: a resource variable, the data set or a list.
+the graph being traced), or a handle: a resource variable, the data set, a list or an optional.
 """
 
 from dataclasses import dataclass
@@ -36,7 +36,14 @@ class TensorList:
     dtype: tf.DType
 
 
-Handle: TypeAlias = VariableHandle | DatasetHandle | TensorList
+@dataclass(frozen=True, eq=False)
+class Optional:
+    """Values that only one branch of a conditional gives; None in the other."""
+
+    values: tuple["Value", ...] | None
+
+
+Handle: TypeAlias = VariableHandle | DatasetHandle | TensorList | Optional
 Value: TypeAlias = Any  # np.ndarray | tf.Tensor | Handle; tf is untyped here
 
 
@@ -45,7 +52,7 @@ def is_constant(value: Value) -> bool:
 
 
 def is_handle(value: Value) -> bool:
-    return isinstance(value, VariableHandle | DatasetHandle | TensorList)
+    return isinstance(value, VariableHandle | DatasetHandle | TensorList | Optional)
 
 
 def static_shape(value: Value) -> tf.TensorShape:
