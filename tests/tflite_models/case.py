@@ -83,12 +83,13 @@ def stack(
     return network
 
 
-def graph(body: Callable[..., Any]) -> Network:
+def graph(body: Callable[..., Any], *, outputs: int = CLASSES) -> Network:
     """A functional model.
 
     Args:
         body: Given tf.keras.layers and the symbolic input (by name, if there are several),
             what the last layer takes.
+        outputs: Units of the last layer.
     """
 
     def network(tf: Any, x: Input) -> Any:
@@ -101,16 +102,16 @@ def graph(body: Callable[..., Any]) -> Network:
                 name: layers.Input(f.shape, dtype=f.dtype, name=name) for name, f in x.items()
             }
             hidden = body(layers, **inputs)
-        for layer in _logits(hidden)(layers):
+        for layer in _logits(hidden, outputs)(layers):
             hidden = layer(hidden)
         return tf.keras.Model(inputs, hidden)
 
     return network
 
 
-def _logits(hidden: Any) -> Callable[[Any], list[Any]]:
+def _logits(hidden: Any, outputs: int = CLASSES) -> Callable[[Any], list[Any]]:
     flat = hidden.shape.rank == 2
-    return lambda k: [*([] if flat else [k.Flatten()]), k.Dense(CLASSES)]
+    return lambda k: [*([] if flat else [k.Flatten()]), k.Dense(outputs)]
 
 
 def averaging(tff: Any, model_fn: Any) -> Any:

@@ -9,6 +9,7 @@ from tensorflow.python.framework import op_def_registry
 
 from tflite_models.lowering import batch
 from tflite_models.lowering.node import Node
+from tflite_models.lowering.rules.many_axes import broadcast
 from tflite_models.lowering.values import Value, is_constant
 
 #: Elements above which a folded result would cost more than the operation.
@@ -28,12 +29,29 @@ SHAPE_ARITHMETIC = frozenset(
 )
 
 
+#: Operations on two tensors, element by element, with axes of size 1 repeated.
+ELEMENTWISE = frozenset(
+    {
+        *("Sub", "Mul", "RealDiv", "Div", "DivNoNan", "SquaredDifference", "Maximum", "Minimum"),
+        *("Equal", "NotEqual", "Less", "LessEqual", "Greater", "GreaterEqual"),
+    }
+)
+
+
 def emit(node: Node, inputs: Sequence[Value]) -> list[tf.Tensor]:
     """The same operation on `inputs`, in the graph being traced."""
-    graph = tf.compat.v1.get_default_graph()
-    operation = graph.create_op(
+    tensors = [
+        tensor(value, dtype) for value, dtype in zip(inputs, _input_dtypes(node), strict=True)
+    ]
+    if node.op in ELEMENTWISE:
+        return [broadcast(lambda *joined: _create(node, joined)[0], *tensors)]
+    return _create(node, tensors)
+
+
+def _create(node: Node, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    operation = tf.compat.v1.get_default_graph().create_op(
         node.op,
-        [tensor(value, dtype) for value, dtype in zip(inputs, _input_dtypes(node), strict=True)],
+        list(tensors),
         attrs=node.attribute_protos(),
         name=node.name.rsplit("/", 1)[-1].lstrip("_"),
     )

@@ -31,7 +31,8 @@ def broadcast(function: Callable[..., Value], *operands: Value) -> Value:
     """An elementwise function of operands whose axes of size 1 are repeated."""
     shapes = [tf.TensorShape(operand.shape).as_list() for operand in operands]
     rank = max(len(shape) for shape in shapes)
-    if rank <= BROADCAST_AXES or all(shape == shapes[0] for shape in shapes):
+    # Of more axes the converter broadcasts even equal shapes, as the batch is dynamic.
+    if rank <= BROADCAST_AXES:
         return function(*operands)
     full = [[1] * (rank - len(shape)) + shape for shape in shapes]
     groups = _alike(full)
