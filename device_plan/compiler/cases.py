@@ -1,16 +1,30 @@
 """What a plan is tried with, here and on every runtime, and what TFF computes of it."""
 
-from collections.abc import Iterator
+import statistics
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from device_plan.compiler.examples import ExampleSource, batches
 from device_plan.compiler.oracle import Oracle
-from device_plan.matrix.case import Arrays, Case, Cases
+from device_plan.matrix.case import (
+    MAX_CONDITIONED_DIFFERENCE,
+    MAX_DIFFERENCE,
+    Arrays,
+    Case,
+    Cases,
+)
+from device_plan.matrix.runner import relative_difference
 from device_plan.plan_pb2 import PlanManifest
 
 #: Draws of examples for each case: the figure is the median over them.
 DRAWS = range(5)
+
+#: Of these, TFF's own conditioning is measured.
+NUDGED = range(3)
+
+#: Roundings of the weights whose effect is allowed: a step rounds at every operation.
+ROUNDINGS = 10
 
 
 def compute_cases(
@@ -47,26 +61,50 @@ def _training(manifest: PlanManifest, oracle: Oracle, examples: ExampleSource) -
     size = manifest.batch_size
     several = max(2, manifest.epochs)
     names = [spec.name for spec in manifest.update]
+
+    def update(oracle: Oracle, draw: int, rows: int, epochs: int) -> Arrays:
+        seed = session_seed(draw).tolist() if manifest.seeded else None
+        dataset = examples.dataset(examples.draw(draw, rows), size, epochs)
+        return dict(zip(names, oracle.work(dataset, seed), strict=True))
+
     for name, rows, epochs in (
         ("one batch", size, 1),
+        ("one partial batch", max(1, size // 2), 1),
         ("a partial last batch", size + max(1, size // 2), 1),
         (f"{several} epochs", size + max(1, size // 3), several),
     ):
-        for draw in DRAWS:
-            drawn = examples.draw(draw, rows)
-            seed = session_seed(draw) if manifest.seeded else None
-            reference = oracle.work(
-                examples.dataset(drawn, size, epochs), None if seed is None else seed.tolist()
-            )
+        references = [update(oracle, draw, rows, epochs) for draw in DRAWS]
+        limit = MAX_DIFFERENCE
+        if rows > size:
+            moved = [update(oracle.nudged(draw), draw, rows, epochs) for draw in NUDGED]
+            unmoved = [references[draw] for draw in NUDGED]
+            limit = _limit(list(map(relative_difference, moved, unmoved)))
+        for draw, reference in zip(DRAWS, references, strict=True):
             yield Case(
                 name=name,
                 computation="training",
                 draw=draw,
-                seed=seed,
-                batches=list(batches(drawn, size)),
+                seed=session_seed(draw) if manifest.seeded else None,
+                batches=list(batches(examples.draw(draw, rows), size)),
                 epochs=epochs,
-                reference=dict(zip(names, reference, strict=True)),
+                reference=reference,
+                limit=limit,
             )
+
+
+def _limit(moved: Sequence[float]) -> float:
+    """What a session of several steps may differ.
+
+    Steps repeat and can magnify a rounding without bound, in TFF as on a device. So
+    where TFF's own result moves further than MAX_DIFFERENCE allows when its weights
+    move by one rounding, a multiple of that is allowed; single steps are held to
+    MAX_DIFFERENCE always.
+
+    Args:
+        moved: By draw, how far TFF's own result moved.
+    """
+    conditioned = ROUNDINGS * statistics.median(moved)
+    return max(MAX_DIFFERENCE, min(conditioned, MAX_CONDITIONED_DIFFERENCE))
 
 
 def _evaluation(manifest: PlanManifest, oracle: Oracle, examples: ExampleSource) -> Iterator[Case]:

@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import copy
 import gc
 import os
 from collections.abc import Iterator, Sequence
@@ -50,6 +51,19 @@ class Oracle:
             return [value for value, kept in zip(results, summed, strict=True) if kept]
         result = self._form.work.computation(dataset, self._checkpoint)
         return arrays(self._form.work.type.result[0], result[0])
+
+    def nudged(self, draw: int) -> "Oracle":
+        """The same with every weight moved by one rounding of float32, up or down at random."""
+        rng = np.random.default_rng(draw)
+        moved = [
+            (value * (1 + 2.0**-23 * rng.choice((-1, 1), value.shape))).astype(value.dtype)
+            if value.dtype.kind == "f"
+            else value
+            for value in self.checkpoint()
+        ]
+        oracle = copy.copy(self)
+        oracle._checkpoint = _nested(self._form.prepare.type.result, moved)
+        return oracle
 
     def checkpoint(self) -> list[np.ndarray]:
         """What devices download, in prepare's order."""

@@ -12,6 +12,9 @@ Computation = Literal["training", "evaluation"]
 #: Relative difference to TFF above which a plan is refused.
 MAX_DIFFERENCE = 1e-5
 
+#: The most that is allowed to a session of several steps, however badly conditioned.
+MAX_CONDITIONED_DIFFERENCE = 1e-2
+
 #: What `begin` of a seeded plan takes beside the checkpoint.
 SEED = "session/seed"
 
@@ -28,6 +31,7 @@ class Case:
         batches: Those of one epoch: the plan's example tensors, one row an example.
         epochs: How often the batches are gone through.
         reference: What TFF computes: the update, or the metrics summed over the batches.
+        limit: The relative difference above which the case fails.
     """
 
     name: str
@@ -37,6 +41,7 @@ class Case:
     reference: Arrays
     epochs: int = 1
     seed: np.ndarray | None = None
+    limit: float = MAX_DIFFERENCE
 
     @property
     def examples(self) -> int:
@@ -60,6 +65,10 @@ class Cases:
 
     checkpoint: Arrays
     cases: Sequence[Case] = field(default_factory=tuple)
+
+    def limits(self) -> dict[str, float]:
+        """By name, the relative difference above which the case fails."""
+        return {case.name: case.limit for case in self.cases}
 
     def by_name(self) -> dict[str, list[Case]]:
         named: dict[str, list[Case]] = {}

@@ -79,7 +79,7 @@ def run(
             for step, (variant, graph) in enumerate(graphs.items(), start=1):
                 progress(done + step, total, f"{runtime.name}: {variant}")
                 measured = _measure(environment, runtime, work, graph, cases, timeout_s)
-                results.append(judge(runtime.name, variant, measured))
+                results.append(judge(runtime.name, variant, measured, cases.limits()))
         progress(len(runtimes) * steps, len(runtimes) * steps, "done")
     return results
 

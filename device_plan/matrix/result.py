@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from device_plan.matrix.case import MAX_DIFFERENCE
-
 #: "default": as the runtime comes, with XNNPACK; "none": without its delegates.
 Delegates = Literal["default", "none"]
 
@@ -112,16 +110,30 @@ def medians(names: Sequence[str], differences: Sequence[float | None]) -> dict[s
     return {name: statistics.median(values) for name, values in drawn.items()}
 
 
-def judge(runtime: str, variant: str, measured: Mapping[Delegates, Measurement]) -> Result:
-    """A pass needs every measurement, for devices run with and without delegates."""
+def judge(
+    runtime: str,
+    variant: str,
+    measured: Mapping[Delegates, Measurement],
+    limits: Mapping[str, float],
+) -> Result:
+    """A pass needs every measurement, for devices run with and without delegates.
+
+    Args:
+        limits: By name of a case, the difference above which it fails.
+    """
     for delegates, measurement in measured.items():
         where = "" if delegates == "default" else "without delegates: "
         reason = measurement.reason
         if not reason:
-            worst = max(measurement.differences.items(), key=lambda item: item[1])
-            if worst[1] > MAX_DIFFERENCE:
+            excess = {
+                name: difference / limits[name]
+                for name, difference in measurement.differences.items()
+            }
+            worst = max(excess, key=lambda name: excess[name])
+            if not excess[worst] <= 1:
                 reason = (
-                    f"{worst[0]} differs from TFF by {worst[1]:.1e}, above {MAX_DIFFERENCE:.0e}"
+                    f"{worst} differs from TFF by {measurement.differences[worst]:.1e}, "
+                    f"above {limits[worst]:.0e}"
                 )
         if reason:
             return Result(

@@ -252,3 +252,21 @@ def test_sample_examples_of_another_shape_are_refused(tasks, build):
         }
     )
     assert "sample_fn must give feature 'x'" in refusal(build, task)
+
+
+def test_several_steps_are_held_to_what_tff_itself_keeps_of_a_rounding(tasks, build):
+    def chaotic(model):
+        algorithms, optimizers = tasks.Algorithms, tasks.Optimizers
+        return algorithms.build_weighted_fed_avg(
+            model, optimizers.build_sgdm(200.0), optimizers.build_sgdm(1.0)
+        )
+
+    model = tasks.model_fn(tasks.network("tanh", "tanh", "tanh"))
+    built = build(tasks.task(model, process_fn=chaotic, epochs=6))
+    limits = {
+        check.name: check.figures["limit"] for check in built.checks if "limit" in check.figures
+    }
+    assert limits["equality: one batch"] == limits["equality: one partial batch"] == 1e-5
+    assert 1e-5 < limits["equality: 6 epochs"] <= 1e-2
+    told = next(check.summary for check in built.checks if check.name == "equality: 6 epochs")
+    assert "when its weights move by one rounding" in told

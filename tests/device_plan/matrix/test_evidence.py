@@ -8,11 +8,13 @@ from device_plan.plan_pb2 import Runtime
 
 
 def passed(runtime: str, variant: str = "modern", difference: float = 1.234e-7) -> Result:
-    return judge(runtime, variant, {"default": Measurement(differences={"a": difference})})
+    return judge(
+        runtime, variant, {"default": Measurement(differences={"a": difference})}, {"a": 1e-5}
+    )
 
 
 def failed(runtime: str, variant: str = "modern") -> Result:
-    return judge(runtime, variant, {"default": Measurement(reason="no SIGN")})
+    return judge(runtime, variant, {"default": Measurement(reason="no SIGN")}, {})
 
 
 def absent(runtime: str, variant: str = "modern") -> Result:
@@ -60,7 +62,7 @@ def test_the_larger_difference_of_both_ways_to_run_is_listed() -> None:
         "default": Measurement(differences={"a": 1e-7, "b": 2e-7}),
         "none": Measurement(differences={"a": 4e-7, "b": 1e-7}),
     }
-    result = judge("tflite-runtime 2.14.0", "modern", measured)
+    result = judge("tflite-runtime 2.14.0", "modern", measured, {"a": 1e-5, "b": 1e-5})
     assert result.passed
     assert evidence({"modern": []}, [result])["modern"][0].relative_difference == 4e-7
 
