@@ -48,7 +48,10 @@ class ChildFailed(RuntimeError):
 
 def main(arguments: Sequence[str]) -> int:
     """0: the accuracies are the same. 1: they are not, or something failed. 2: wrong input."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.tolerance is None and "accuracy" not in options.metric:
+        parser.error(f"give --tolerance: {options.metric!r} may be no share of the examples")
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     # So that what was started is ended on a SIGTERM too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -84,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
         "--tolerance",
         type=float,
         help="by which the metric may differ for the same cohorts; by default the standard "
-        "error of an accuracy on the held-out examples",
+        "error of an accuracy on the held-out examples; needed for other metrics",
     )
     parser.add_argument("--plan", type=Path, help="a plan of the task that was built before")
     parser.add_argument("--json", type=Path, help="write all figures there")
