@@ -123,14 +123,14 @@ def build(name: str, directory: Path) -> dict[str, Any]:
     Returns:
         The fields of `Built` that follow from it.
     """
-    from benchmarks.tff_reference import LoweredCase
+    from benchmarks.tff_reference import LoweredTask
     from device_plan.task_file import InvalidTask
 
     known = cases()
     place = directory / f"{list(known).index(name):03d}"
     place.mkdir(parents=True, exist_ok=True)
     try:
-        lowered = LoweredCase(known[name][1])
+        lowered = LoweredTask(known[name][1].task())
         graphs = {"modern": lowered.graph()}
         if graphs["modern"].has_legacy_form:
             graphs["legacy"] = lowered.graph("legacy")

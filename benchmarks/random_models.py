@@ -113,11 +113,11 @@ def compare(case: Any) -> tuple[dict[str, float], float | None]:
     Raises:
         _Cause: there is nothing to compare; it says why.
     """
-    from benchmarks.tff_reference import LoweredCase
+    from benchmarks.tff_reference import LoweredTask
     from device_plan.task_file import InvalidTask
 
     try:
-        lowered = LoweredCase(case)
+        lowered = LoweredTask(case.task())
         lowered.graph()
     except InvalidTask as error:
         raise _Cause("refused", _general(str(error))) from error

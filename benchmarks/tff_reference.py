@@ -1,4 +1,4 @@
-"""A case's client work twice: as TFF built it, on TensorFlow, and lowered, for device runtimes.
+"""A task's client work twice: as TFF built it, on TensorFlow, and lowered, for device runtimes.
 
 TFF's runtime is left out, which saves most of the time: TensorFlow executes the
 graphs that TFF made, from the model's own initial weights moved at random.
@@ -22,7 +22,7 @@ from device_plan.compiler.runtime import DeviceRuntime
 from device_plan.matrix.case import SEED, Case, Cases, Computation
 from device_plan.matrix.runner import relative_difference
 from device_plan.plan_pb2 import PlanManifest
-from tests.tflite_models.case import LayerCase
+from device_plan.task import FederatedTask
 from tflite_models.lowering import Profile
 
 Arrays = dict[str, np.ndarray]
@@ -37,18 +37,17 @@ SESSIONS: dict[str, tuple[Computation, bool, int]] = {
 }
 
 
-class LoweredCase:
-    """A case's TFF computations, to be lowered and compared.
+class LoweredTask:
+    """A task's TFF computations, to be lowered and compared.
 
     Attributes:
         checkpoint: What all sessions start from: the tensors that devices download.
 
     Raises:
-        InvalidTask: the case is no task of which a plan could be made.
+        InvalidTask: no plan can be made of the task.
     """
 
-    def __init__(self, case: LayerCase) -> None:
-        task = case.task()
+    def __init__(self, task: FederatedTask) -> None:
         self._size = task.batch_size
         self._model = describe(task)
         self._training, self._evaluation = training_form(task), evaluation_form(task)
