@@ -238,7 +238,7 @@ def shapes() -> Iterator[LayerCase]:
         yield LayerCase(
             name=name,
             network=graph(
-                lambda k, x, name=name: getattr(k, name)([k.Dense(5)(x), k.Dense(5, "tanh")(x)])
+                lambda k, x, name=name: getattr(k, name)()([k.Dense(5)(x), k.Dense(5, "tanh")(x)])
             ),
         )
     yield LayerCase(

@@ -22,7 +22,16 @@ SHAPE_ARITHMETIC = frozenset(
         *("Add", "AddV2", "Sub", "Mul", "FloorDiv", "Div", "FloorMod", "Neg", "Abs"),
         *("Maximum", "Minimum", "Prod", "Sum", "Max", "Min", "Cast"),
         *("Pack", "Unpack", "ConcatV2", "Split", "SplitV", "StridedSlice", "Slice", "GatherV2"),
-        *("Reshape", "ExpandDims", "Squeeze", "ReverseV2", "Select", "SelectV2", "Where"),
+        *(
+            "Reshape",
+            "ExpandDims",
+            "Squeeze",
+            "Transpose",
+            "ReverseV2",
+            "Select",
+            "SelectV2",
+            "Where",
+        ),
         *("Equal", "NotEqual", "Less", "LessEqual", "Greater", "GreaterEqual"),
         *("LogicalAnd", "LogicalOr", "LogicalNot", "All", "Any", "BroadcastArgs"),
     }

@@ -71,7 +71,9 @@ class _Generalization:
         generic = self._generic(value)
         rest: str | None = None
         for consumer, position in list(self._consumers[node.name]):
-            if _REST.get(consumer.op) == position and generic.sum() == 1:
+            # A Reshape may leave one side open; the author's layer may have done so already.
+            open_already = consumer.op == "Reshape" and np.any(value == -1)
+            if _REST.get(consumer.op) == position and generic.sum() == 1 and not open_already:
                 if rest is None:
                     rest = self._constant(
                         f"{node.name}/rest",
