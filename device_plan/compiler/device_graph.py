@@ -11,6 +11,7 @@ from device_plan.compiler.block import Block
 from device_plan.compiler.conversion import convert
 from device_plan.compiler.flatbuffer import Renaming, TrainingGraph
 from device_plan.compiler.prediction import Prediction
+from device_plan.compiler.shared_memory import keep_apart
 from device_plan.plan_pb2 import Signature, TensorSpec
 from device_plan.task_file import InvalidTask
 from tflite_models.lowering import ClientWork, LoweringError, Profile
@@ -118,6 +119,7 @@ def build_device_graph(
     seed = [SEED] if work.seeded else []
     graph = TrainingGraph(data)
     graph.drop_conversion_metadata()
+    keep_apart(graph.model)
     graph.rename(
         {
             "begin": _renaming(names.checkpoint, seed, [], state),
