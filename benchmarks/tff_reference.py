@@ -196,5 +196,6 @@ class LoweredTask:
 def _nudge(rng: np.random.Generator, value: np.ndarray) -> np.ndarray:
     if value.dtype.kind != "f":
         return value
-    toward = np.where(rng.random(value.shape) < 0.5, -np.inf, np.inf)
-    return np.asarray(np.nextafter(value, toward), value.dtype)
+    # Of the value's own dtype, or the next number is a double's.
+    toward = np.where(rng.random(value.shape) < 0.5, -np.inf, np.inf).astype(value.dtype)
+    return np.asarray(np.nextafter(value, toward))
