@@ -21,9 +21,11 @@ from typing import Any
 
 from benchmarks import on_runtime
 from benchmarks.layers_table import markdown, text
+from benchmarks.sessions import SESSIONS
 from benchmarks.workers import answers, work
 from device_plan.matrix import runner
 from device_plan.matrix.bundle import write_bundle
+from device_plan.matrix.case import MAX_DIFFERENCE
 from device_plan.matrix.environment import Environments, Unavailable, isolated
 from device_plan.matrix.result import Delegates, Measurement, Result, judge, medians
 from device_plan.matrix.table import RuntimeSpec, read_table, select
@@ -32,6 +34,8 @@ from tests.tflite_models.case import LayerCase
 
 #: The runtime that Nightshift installs.
 OWN = "tflite-runtime 2.14.0"
+#: Sessions of several steps are held to the same as single ones: these models are small.
+LIMITS = dict.fromkeys(SESSIONS, MAX_DIFFERENCE)
 #: Cases that one worker builds.
 PER_WORKER = 15
 #: Draws of examples for each kind of session.
@@ -170,7 +174,8 @@ def _execute(runtime: RuntimeSpec, built: Sequence[Built], environments: Environ
             measured.setdefault((one.name, variant), {})[delegates] = _measurement(answer, one)
     for one in built:
         one.results[runtime.name] = [
-            judge(runtime.name, variant, measured[one.name, variant]) for variant in one.variants
+            judge(runtime.name, variant, measured[one.name, variant], LIMITS)
+            for variant in one.variants
         ]
 
 

@@ -9,6 +9,7 @@ import statistics
 import numpy as np
 import tensorflow_federated as tff
 
+from benchmarks.sessions import SESSIONS
 from device_plan.compiler import naming
 from device_plan.compiler.block import Block
 from device_plan.compiler.cases import session_seed
@@ -19,22 +20,13 @@ from device_plan.compiler.prediction import Prediction
 from device_plan.compiler.process import evaluation_form, named_anew, reset_seeds, training_form
 from device_plan.compiler.replay import Replay
 from device_plan.compiler.runtime import DeviceRuntime
-from device_plan.matrix.case import SEED, Case, Cases, Computation
+from device_plan.matrix.case import SEED, Case, Cases
 from device_plan.matrix.runner import relative_difference
 from device_plan.plan_pb2 import PlanManifest
 from device_plan.task import FederatedTask
 from tflite_models.lowering import Profile
 
 Arrays = dict[str, np.ndarray]
-
-#: The kinds of session that are compared: what is computed, whether the last batch
-#: is smaller than the others, and how many epochs there are.
-SESSIONS: dict[str, tuple[Computation, bool, int]] = {
-    "one batch": ("training", False, 1),
-    "a partial last batch": ("training", True, 1),
-    "two epochs": ("training", True, 2),
-    "evaluation": ("evaluation", True, 1),
-}
 
 
 class LoweredTask:
