@@ -115,8 +115,10 @@ def test_evaluation_gives_tffs_metrics(plan, device, simulation):
 
     total: dict[str, np.ndarray] = {}
     for batch in parts(examples, size):
-        for name, value in device("eval", weights, batch).items():
-            total[name] = total.get(name, 0) + value
+        outputs = device("eval", weights, batch)
+        assert outputs["prediction/0"].shape == (len(batch["x"]), 10)
+        for spec in plan.manifest.metrics:
+            total[spec.name] = total.get(spec.name, 0) + outputs[spec.name]
 
     for metric in ("loss", "accuracy"):
         ours = total[f"metrics/{metric}/0"] / total[f"metrics/{metric}/1"]
