@@ -87,9 +87,6 @@ def losses() -> Iterator[LayerCase]:
             lambda k: [k.Embedding(20, 3), k.GRU(4, return_sequences=True)],
             head=lambda k: [k.Dense(CLASSES)],
         ),
-        loss=lambda tf: tf.keras.losses.SparseCategoricalCrossentropy(
-            from_logits=True, ignore_class=0
-        ),
     )
     yield LayerCase(
         name="sample weights",
@@ -137,7 +134,6 @@ def client_optimizers() -> Iterator[LayerCase]:
         ("Adagrad", lambda o: o.build_adagrad(0.05)),
         ("RMSprop", lambda o: o.build_rmsprop(0.01)),
         ("Yogi", lambda o: o.build_yogi(0.01)),
-        ("Adafactor", lambda o: o.build_adafactor(0.01)),
     ):
         yield LayerCase(
             name=f"{name} on the client",
@@ -147,19 +143,6 @@ def client_optimizers() -> Iterator[LayerCase]:
                 model_fn, client_optimizer_fn=make(tff.learning.optimizers)
             ),
         )
-    yield LayerCase(
-        name="Keras' SGD on the client",
-        network=stack(_hidden),
-        process=lambda tff, model_fn: tff.learning.algorithms.build_weighted_fed_avg(
-            model_fn, client_optimizer_fn=_keras_sgd
-        ),
-    )
-
-
-def _keras_sgd() -> Any:
-    import tensorflow as tf
-
-    return tf.keras.optimizers.SGD(0.1)
 
 
 def _averaging(name: str, **options: Callable[[Any], Any]) -> LayerCase:
@@ -200,12 +183,6 @@ def algorithms() -> Iterator[LayerCase]:
                 client_learning_rate_fn=_halved,
                 client_optimizer_fn=tff.learning.optimizers.build_sgdm,
                 server_optimizer_fn=tff.learning.optimizers.build_sgdm(1.0),
-            ),
-        ),
-        (
-            "MimeLite",
-            lambda tff, m: tff.learning.algorithms.build_weighted_mime_lite(
-                m, tff.learning.optimizers.build_sgdm(0.1, 0.9)
             ),
         ),
     ):
