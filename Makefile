@@ -26,6 +26,7 @@ lint: .venv/ready
 
 bench: .venv/ready
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks training-steps
 
 # For a change of dependencies only; needs uv (https://docs.astral.sh/uv/).
 lock:
