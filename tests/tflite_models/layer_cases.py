@@ -61,6 +61,16 @@ def _relu6(x: Any) -> Any:
 def dense() -> Iterator[LayerCase]:
     yield LayerCase(name="Dense", network=stack(lambda k: [k.Dense(5)]))
     yield LayerCase(name="Dense, no bias", network=stack(lambda k: [k.Dense(5, use_bias=False)]))
+    for activation in ("relu", "relu6"):
+        yield LayerCase(
+            name=f"Dense, no bias, {activation}",
+            network=stack(
+                lambda k, activation=activation: [
+                    k.Dense(5, use_bias=False),
+                    k.ReLU(6.0 if activation == "relu6" else None),
+                ]
+            ),
+        )
     yield LayerCase(name="Dense on sequences", x=SERIES, network=stack(lambda k: [k.Dense(5)]))
     yield LayerCase(
         name="Dense, L1 and L2 regularized",
@@ -94,6 +104,7 @@ def dense() -> Iterator[LayerCase]:
 def convolutions() -> Iterator[LayerCase]:
     for name, body in (
         ("Conv2D", lambda k: k.Conv2D(3, 3)),
+        ("Conv2D, no bias, relu", lambda k: k.Conv2D(3, 3, use_bias=False, activation="relu")),
         ("Conv2D, same", lambda k: k.Conv2D(3, 3, padding="same")),
         ("Conv2D, 1x1", lambda k: k.Conv2D(3, 1)),
         ("Conv2D, 5x5, same", lambda k: k.Conv2D(3, 5, padding="same")),

@@ -15,6 +15,34 @@ SELU_ALPHA = 1.6732632423543772848170429916717
 SELU_SCALE = 1.0507009873554804934193349852946
 
 
+#: Operations that only arrange what a product gave.
+_ARRANGING = ("Identity", "Reshape", "Squeeze", "ExpandDims", "Transpose", "StridedSlice", "Slice")
+
+
+@rule("Relu")
+def relu(x: Value) -> Value:
+    """max(x, 0); straight after a product (x + |x|) / 2, which is the same number.
+
+    The converter makes a rectifier the activation of the product before it, in whose
+    final form, BATCH_MATMUL, it has no place: it is lost, and the graph is wrong.
+    """
+    return 0.5 * (x + tf.abs(x)) if _is_product(x) else tf.nn.relu(x)
+
+
+@rule("Relu6")
+def relu6(x: Value) -> Value:
+    """min(max(x, 0), 6)."""
+    return tf.minimum(relu(x), 6.0) if _is_product(x) else tf.nn.relu6(x)
+
+
+def _is_product(x: Value) -> bool:
+    """Whether a value is what a matrix product gave, arranged in whatever way."""
+    operation = getattr(x, "op", None)
+    while operation is not None and operation.type in _ARRANGING:
+        operation = operation.inputs[0].op
+    return operation is not None and operation.type in ("MatMul", "BatchMatMulV2")
+
+
 @rule("ReluGrad")
 def relu_gradient(dy: Value, y: Value) -> Value:
     """dx = dy * sign(y): y = max(x, 0) is never negative, so sign(y) is 1 exactly where x > 0."""
