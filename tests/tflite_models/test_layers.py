@@ -15,6 +15,9 @@ from tests.tflite_models import layer_cases, learning_cases, sequence_cases
 from tests.tflite_models.case import IMAGE, SERIES, TOKENS, Feature, LayerCase, graph, stack
 from tests.tflite_models.learning_cases import BINARY, DISTRIBUTION, ONE
 
+#: A build is seconds of work, and minutes where the machine has other work.
+pytestmark = pytest.mark.timeout(600)
+
 GROUPS = {**layer_cases.GROUPS, **sequence_cases.GROUPS, **learning_cases.GROUPS}
 CASES = {case.name: case for made in GROUPS.values() for case in made()}
 

@@ -4,6 +4,9 @@ import pytest
 
 from benchmarks.random_models import examine
 
+#: A build is seconds of work, and minutes where the machine has other work.
+pytestmark = pytest.mark.timeout(600)
+
 #: `python -m benchmarks random-models N` draws more of them.
 SEED, COUNT = 0, 12
 
