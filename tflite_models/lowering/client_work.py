@@ -24,7 +24,7 @@ from tflite_models.lowering.errors import LoweringError
 from tflite_models.lowering.graph_walk import GraphWalk
 from tflite_models.lowering.lowered import Lowered, Profile, lower
 from tflite_models.lowering.node import node_name
-from tflite_models.lowering.source import integers, random_sites
+from tflite_models.lowering.source import generic_size, random_sites
 from tflite_models.lowering.values import DatasetHandle, Value
 
 
@@ -116,7 +116,8 @@ class ClientWork:
         def body(parameters: Sequence[Value], *seed: Value) -> list[Value]:
             initial = self._reach(parameters).initial()
             chosen = [tf.convert_to_tensor(initial[index]) for index in self._state.varying]
-            return [*chosen, *(random_numbers.initial_state(value) for value in seed)]
+            # The first state of the random numbers is the seed itself.
+            return [*chosen, *seed]
 
         arguments = [seed] if self.seeded else []
         return self._call("begin", body, parameters, seeds, arguments)
@@ -257,10 +258,7 @@ class ClientWork:
     @cached_property
     def _generic(self) -> int:
         """The number that stands for the batch size."""
-        try:
-            return generic_batch.choose(integers(self._graph))
-        except ValueError as error:
-            raise LoweringError(str(error)) from error
+        return generic_size(self._graph)
 
     @cached_property
     def _draws(self) -> random_numbers.Draws:

@@ -5,12 +5,10 @@ from collections.abc import Sequence
 import tensorflow as tf
 from tensorflow.core.framework import graph_pb2
 
-from tflite_models.lowering import batch
-from tflite_models.lowering.errors import LoweringError
 from tflite_models.lowering.graph_walk import GraphWalk
 from tflite_models.lowering.lowered import Lowered, Profile, lower
 from tflite_models.lowering.node import node_name
-from tflite_models.lowering.source import integers
+from tflite_models.lowering.source import generic_size
 from tflite_models.lowering.values import Value, VariableHandle
 
 
@@ -49,10 +47,7 @@ class ForwardPass:
     def __call__(self, weights: Sequence[Value], examples: Sequence[Value]) -> list[Value]:
         """The outputs; call it while a tf.function is traced. Raises LoweringError."""
         if self._lowered is None:
-            try:
-                generic = batch.choose(integers(self._graph))
-            except ValueError as error:
-                raise LoweringError(str(error)) from error
+            generic = generic_size(self._graph)
             self._lowered = lower(self._body, self._specs, generic=generic, profile=self._profile)
         return self._lowered(*weights, *examples)
 

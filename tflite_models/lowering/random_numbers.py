@@ -48,15 +48,6 @@ MAX_SEED = 30000
 _MAX_TABLE = 4096
 
 
-def initial_state(seed: Value) -> Value:
-    """The state of a session.
-
-    Args:
-        seed: int32 [3], each from 1 to MAX_SEED.
-    """
-    return tf.identity(seed)
-
-
 def advance(state: Value, numbers: int) -> Value:
     """The state after that many numbers; int32 [3] to int32 [3]."""
     factors = np.array([pow(a, numbers, m) for a, m in GENERATORS], np.int32)

@@ -6,7 +6,9 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.core.framework import graph_pb2
 
+from tflite_models.lowering import batch
 from tflite_models.lowering.batch import MAX_SHAPE_ENTRIES
+from tflite_models.lowering.errors import LoweringError
 from tflite_models.lowering.node import Node
 from tflite_models.lowering.random_numbers import NORMAL, UNIFORM
 
@@ -23,6 +25,14 @@ def nodes(graph: graph_pb2.GraphDef) -> Iterator[Node]:
 def random_sites(graph: graph_pb2.GraphDef) -> list[str]:
     """The identities of the operations that draw random numbers."""
     return [node.site for node in nodes(graph) if node.op in (*UNIFORM, *NORMAL)]
+
+
+def generic_size(graph: graph_pb2.GraphDef) -> int:
+    """The number that stands for the batch size in a graph. Raises LoweringError."""
+    try:
+        return batch.choose(integers(graph))
+    except ValueError as error:
+        raise LoweringError(str(error)) from error
 
 
 def integers(graph: graph_pb2.GraphDef) -> set[int]:
