@@ -46,14 +46,8 @@ def bilinear_resizing_gradient(
     half_pixel_centers: bool = False,
 ) -> Value:
     """dx = R^T dy C; each row of R and C has the weights of two neighbours."""
-    forward = _maps(
-        tf.raw_ops.ResizeBilinear,
-        images.shape[1:3],
-        dy.shape[1:3],
-        align_corners,
-        half_pixel_centers,
-    )
-    return _mapped(dy, *(matrix.T for matrix in forward))
+    resize = tf.raw_ops.ResizeBilinear
+    return _gradient(resize, dy, images.shape[1:3], align_corners, half_pixel_centers)
 
 
 @rule("ResizeBicubicGrad")
@@ -65,14 +59,8 @@ def bicubic_resizing_gradient(
     half_pixel_centers: bool = False,
 ) -> Value:
     """dx = R^T dy C; each row of R and C has the cubic weights of four neighbours."""
-    forward = _maps(
-        tf.raw_ops.ResizeBicubic,
-        images.shape[1:3],
-        dy.shape[1:3],
-        align_corners,
-        half_pixel_centers,
-    )
-    return _mapped(dy, *(matrix.T for matrix in forward))
+    resize = tf.raw_ops.ResizeBicubic
+    return _gradient(resize, dy, images.shape[1:3], align_corners, half_pixel_centers)
 
 
 @rule("ResizeNearestNeighborGrad")
@@ -101,6 +89,18 @@ def nearest_resizing_gradient(
         block = [1, *factors, 1]
         mean = tf.raw_ops.AvgPool(value=dy, ksize=block, strides=block, padding="VALID")
         return mean * float(np.prod(factors))
+    return _mapped(dy, *(matrix.T for matrix in forward))
+
+
+def _gradient(
+    resize: Callable[..., Value],
+    dy: Value,
+    sides: Sizes,
+    align_corners: bool,
+    half_pixel_centers: bool,
+) -> Value:
+    """dx = R^T dy C for the map that `resize` is on images of these sides."""
+    forward = _maps(resize, sides, dy.shape[1:3], align_corners, half_pixel_centers)
     return _mapped(dy, *(matrix.T for matrix in forward))
 
 
