@@ -13,10 +13,9 @@ import tempfile
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from benchmarks import checkins, flower, plans, rounds, sum_kernel, uploads
-from benchmarks.measurement import Measurement
+from benchmarks.measurement import Measurement, table
 
 #: Commands with arguments of their own: they answer a question instead of measuring.
 APART = ("accuracy", "layers", "random-models", "training-steps")
@@ -80,19 +79,7 @@ def main() -> None:
         if "sums" in wanted:
             status.update("the sum kernel …")
             measurements += sum_kernel.measure()
-    table = Table(title="Nightshift benchmarks")
-    for column in ("what", "ours", "baseline", "ratio", "target", ""):
-        table.add_column(column)
-    for row in measurements:
-        table.add_row(
-            row.what,
-            f"{row.value:.3g} {row.unit}",
-            f"{row.baseline:.3g} {row.unit}: {row.baseline_name}" if row.baseline else "",
-            f"{row.ratio:.3g}x" if row.ratio is not None else "",
-            row.target,
-            "met" if row.met else "not met",
-        )
-    console.print(table)
+    console.print(table("Nightshift benchmarks", measurements))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """What a benchmark reports: a figure, its named baseline of the same run, and their ratio."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from statistics import median
+
+from rich.table import Table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +33,23 @@ class Measurement:
     @property
     def ratio(self) -> float | None:
         return self.value / self.baseline if self.baseline else None
+
+
+def table(title: str, rows: Iterable[Measurement]) -> Table:
+    """The measurements for people, a row each."""
+    found = Table(title=title)
+    for column in ("what", "ours", "baseline", "ratio", "target", ""):
+        found.add_column(column)
+    for row in rows:
+        found.add_row(
+            row.what,
+            f"{row.value:.3g} {row.unit}",
+            f"{row.baseline:.3g} {row.unit}: {row.baseline_name}" if row.baseline else "",
+            f"{row.ratio:.3g}x" if row.ratio is not None else "",
+            row.target,
+            "met" if row.met else "not met",
+        )
+    return found
 
 
 def alternate(

@@ -24,10 +24,9 @@ from statistics import median
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from benchmarks import zoo
-from benchmarks.measurement import Measurement
+from benchmarks.measurement import Measurement, table
 from benchmarks.workers import answers, work
 from device_plan.matrix import runner
 from device_plan.matrix.bundle import write_bundle
@@ -75,7 +74,7 @@ def main(arguments: Sequence[str]) -> int:
         rounds=chosen.rounds,
         builds=not chosen.no_builds,
     )
-    Console(width=160).print(table(rows))
+    Console(width=160).print(table("Training steps", rows))
     return 0
 
 
@@ -241,20 +240,3 @@ def _quietly(command: Sequence[str], environment: Mapping[str, str]) -> str:
             said = err.read().decode(errors="replace").strip().splitlines()[-3:]
             raise RuntimeError(f"{' '.join(command)} fails: {' / '.join(said)}")
     return lines[-1] if lines else ""
-
-
-def table(rows: Sequence[Measurement]) -> Table:
-    """As the other benchmarks print theirs."""
-    found = Table(title="Training steps")
-    for column in ("what", "ours", "baseline", "ratio", "target", ""):
-        found.add_column(column)
-    for row in rows:
-        found.add_row(
-            row.what,
-            f"{row.value:.3g} {row.unit}",
-            f"{row.baseline:.3g} {row.unit}: {row.baseline_name}" if row.baseline else "",
-            f"{row.ratio:.3g}x" if row.ratio is not None else "",
-            row.target,
-            "met" if row.met else "not met",
-        )
-    return found
