@@ -16,6 +16,10 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     GOAL_REACHED: _ClassVar[Reason]
     HELD_OUT: _ClassVar[Reason]
     RUNTIME_NOT_SUPPORTED: _ClassVar[Reason]
+    PARTICIPATED_RECENTLY: _ClassVar[Reason]
+    PARTICIPATED_ENOUGH: _ClassVar[Reason]
+    DRAINING: _ClassVar[Reason]
+    QUOTA_REACHED: _ClassVar[Reason]
     MALFORMED_MESSAGE: _ClassVar[Reason]
     INVALID_FIELD: _ClassVar[Reason]
     UNSUPPORTED_PROTOCOL: _ClassVar[Reason]
@@ -65,6 +69,10 @@ ROUND_ABANDONED: Reason
 GOAL_REACHED: Reason
 HELD_OUT: Reason
 RUNTIME_NOT_SUPPORTED: Reason
+PARTICIPATED_RECENTLY: Reason
+PARTICIPATED_ENOUGH: Reason
+DRAINING: Reason
+QUOTA_REACHED: Reason
 MALFORMED_MESSAGE: Reason
 INVALID_FIELD: Reason
 UNSUPPORTED_PROTOCOL: Reason
@@ -130,19 +138,28 @@ class Error(_message.Message):
     def __init__(self, reason: _Optional[_Union[Reason, str]] = ..., message: _Optional[str] = ..., retry_windows: _Optional[_Union[RetryWindows, _Mapping]] = ..., upload_offset: _Optional[int] = ...) -> None: ...
 
 class CheckInRequest(_message.Message):
-    __slots__ = ("protocol_version", "check_in_id", "runtime", "client_version")
+    __slots__ = ("protocol_version", "check_in_id", "runtime", "client_version", "attributes")
+    class AttributesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     CHECK_IN_ID_FIELD_NUMBER: _ClassVar[int]
     RUNTIME_FIELD_NUMBER: _ClassVar[int]
     CLIENT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     check_in_id: str
     runtime: str
     client_version: str
-    def __init__(self, protocol_version: _Optional[int] = ..., check_in_id: _Optional[str] = ..., runtime: _Optional[str] = ..., client_version: _Optional[str] = ...) -> None: ...
+    attributes: _containers.ScalarMap[str, str]
+    def __init__(self, protocol_version: _Optional[int] = ..., check_in_id: _Optional[str] = ..., runtime: _Optional[str] = ..., client_version: _Optional[str] = ..., attributes: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class CheckInResponse(_message.Message):
-    __slots__ = ("protocol_version", "retry_windows", "session_id", "session_token", "waiting", "assignment", "rejection")
+    __slots__ = ("protocol_version", "retry_windows", "session_id", "session_token", "waiting", "assignment", "rejection", "session_url")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     RETRY_WINDOWS_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
@@ -150,6 +167,7 @@ class CheckInResponse(_message.Message):
     WAITING_FIELD_NUMBER: _ClassVar[int]
     ASSIGNMENT_FIELD_NUMBER: _ClassVar[int]
     REJECTION_FIELD_NUMBER: _ClassVar[int]
+    SESSION_URL_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     retry_windows: RetryWindows
     session_id: str
@@ -157,7 +175,8 @@ class CheckInResponse(_message.Message):
     waiting: Waiting
     assignment: Assignment
     rejection: Rejection
-    def __init__(self, protocol_version: _Optional[int] = ..., retry_windows: _Optional[_Union[RetryWindows, _Mapping]] = ..., session_id: _Optional[str] = ..., session_token: _Optional[str] = ..., waiting: _Optional[_Union[Waiting, _Mapping]] = ..., assignment: _Optional[_Union[Assignment, _Mapping]] = ..., rejection: _Optional[_Union[Rejection, _Mapping]] = ...) -> None: ...
+    session_url: str
+    def __init__(self, protocol_version: _Optional[int] = ..., retry_windows: _Optional[_Union[RetryWindows, _Mapping]] = ..., session_id: _Optional[str] = ..., session_token: _Optional[str] = ..., waiting: _Optional[_Union[Waiting, _Mapping]] = ..., assignment: _Optional[_Union[Assignment, _Mapping]] = ..., rejection: _Optional[_Union[Rejection, _Mapping]] = ..., session_url: _Optional[str] = ...) -> None: ...
 
 class Waiting(_message.Message):
     __slots__ = ("poll_after_ms",)
