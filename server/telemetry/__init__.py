@@ -1,0 +1,1 @@
+"""What a server says of itself: counts for Prometheus, events for the log, health."""
