@@ -20,7 +20,7 @@ from typing import Any
 import click
 
 from nightshift import __version__
-from nightshift.lazy_group import LazyCommand, LazyGroup
+from nightshift.lazy_group import LazyCommand, LazyGroup, did_you_mean
 
 #: Exit code of an error that is our own mistake (EX_SOFTWARE of sysexits.h);
 #: 1 is a refused or failed request, 2 a wrong command line, 130 an interrupt.
@@ -65,7 +65,8 @@ def read_configuration(path: Path) -> dict[str, Any]:
     for name, table in tables.items():
         if name not in COMMANDS:
             raise click.UsageError(
-                f"configuration {path}: no command {name!r}; known tables: {', '.join(COMMANDS)}"
+                f"configuration {path}: no command {name!r}; known tables: "
+                f"{', '.join(COMMANDS)}{did_you_mean(name, COMMANDS)}"
             )
         if not isinstance(table, dict):
             raise click.UsageError(f"configuration {path}: {name!r} must be a table: [{name}]")
@@ -87,6 +88,7 @@ def _load_configuration(
 ) -> None:
     if path is not None:
         ctx.default_map = read_configuration(path)
+        ctx.meta["nightshift.configuration_file"] = str(path)
 
 
 def configure_logging(verbosity: int) -> None:

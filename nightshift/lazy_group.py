@@ -1,7 +1,8 @@
 """A click group that imports a command's module when the command is invoked, not before."""
 
+import difflib
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import click
@@ -67,6 +68,12 @@ def _names_below_the_root(ctx: click.Context) -> tuple[str, ...]:
     return (*_names_below_the_root(ctx.parent), ctx.info_name or "")
 
 
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a complaint about a name that does not exist; "" if none is like it."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
 def check_settings(
     command: click.Command, settings: Mapping[str, Any], path: tuple[str, ...]
 ) -> None:
@@ -94,6 +101,7 @@ def check_settings(
             known = ", ".join(sorted([*inner, *options])) or "none"
             raise click.UsageError(
                 f"configuration: [{table}] has no setting {name!r}; known: {known}"
+                f"{did_you_mean(name, (*inner, *options))}"
             )
         elif isinstance(value, Mapping):
             raise click.UsageError(f"configuration: {name!r} in [{table}] must be a value")

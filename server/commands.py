@@ -1,6 +1,7 @@
 """The commands `nightshift serve`, `task` and `models`."""
 
 import json
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import wraps
@@ -11,69 +12,30 @@ import click
 
 from server.admin_client import AdminClient, AdminError
 from server.configuration import ServerConfiguration
+from server.print_configuration import configuration_lines
+from server.settings import SettingsCommand, check_environment, given, options
 
 #: Where a server keeps its data unless told otherwise.
-DEFAULT_DATA_DIR = Path("nightshift-data")
+DEFAULT_DATA_DIR = ServerConfiguration().data_dir
 
 
-@click.command()
+@click.command(cls=SettingsCommand)
+@options(ServerConfiguration)
 @click.option(
-    "--data-dir",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=DEFAULT_DATA_DIR,
-    help="Database, blobs and secrets; made if it does not exist.",
+    "--print-config",
+    is_flag=True,
+    help="Print every setting and where it is from, as a configuration file, and end.",
 )
-@click.option("--host", default="127.0.0.1", help="Address to listen on.")
-@click.option("--port", type=int, default=8750, help="Port to listen on.")
-@click.option("--threads", type=int, default=128, help="Requests served at once.")
-@click.option(
-    "--idle-timeout-s",
-    type=float,
-    default=30.0,
-    help="A silent connection is closed after, seconds.",
-)
-@click.option("--lease-ttl-s", type=float, default=3.0, help="A dead coordinator's lease, seconds.")
-@click.option(
-    "--holdout-fraction",
-    type=float,
-    default=0.15,
-    help="Share of a new population's devices that evaluate and never train.",
-)
-@click.option("--max-chunk-bytes", type=int, default=1 << 20, help="Bytes of one upload request.")
-@click.option(
-    "--max-upload-bytes", type=int, default=1 << 30, help="Unfinished uploads held in memory."
-)
-@click.option(
-    "--poll-interval-s", type=float, default=1.0, help="Between polls of waiting devices."
-)
-@click.option("--min-retry-s", type=float, default=60.0, help="Least seconds between check-ins.")
-@click.option("--max-retry-s", type=float, default=86400.0, help="Most seconds between check-ins.")
-@click.option(
-    "--rendezvous-s", type=float, default=300.0, help="Small populations meet this often, seconds."
-)
-@click.option(
-    "--unsupported-retry-s",
-    type=float,
-    default=86400.0,
-    help="A device whose runtime no task supports comes back after at least so many seconds, "
-    "and at most twice as many.",
-)
-@click.option(
-    "--plan-key",
-    type=click.Path(path_type=Path, dir_okay=False),
-    multiple=True,
-    help="A public key (see `nightshift plan key`): refuse plans that none of these signed. "
-    "Give it again for further keys.",
-)
-@click.option(
-    "--round-retry-s", type=float, default=1.0, help="Pause after an abandoned round, seconds."
-)
-def serve(data_dir: Path, plan_key: tuple[Path, ...], **settings: Any) -> None:
+@click.pass_context
+def serve(context: click.Context, /, print_config: bool, **_settings: Any) -> None:
     """Run the server: the device protocol, the rounds and the operator's API.
 
     Everything runs in this one process tree, on SQLite and local files. Devices
     speak to /v1 (docs/protocol.md), operators to /v1/admin with the token in
-    DATA_DIR/secrets.json, probes to /healthz and /readyz.
+    DATA_DIR/secrets.json, machines to /healthz, /readyz and /metrics.
+
+    SIGTERM lets uploads under way end (see --drain-s); a second one, or SIGINT,
+    does not wait.
 
     \b
     Example:
@@ -81,11 +43,18 @@ def serve(data_dir: Path, plan_key: tuple[Path, ...], **settings: Any) -> None:
       nightshift task create digits.plan --data-dir ./data
     """
     try:
-        configuration = ServerConfiguration(data_dir=data_dir, plan_keys=plan_key, **settings)
+        check_environment(ServerConfiguration, os.environ)
+        configuration = ServerConfiguration(**given(context, ServerConfiguration))
     except ValueError as error:
         raise click.UsageError(str(error)) from error
+    if print_config:
+        for line in configuration_lines(context, configuration):
+            click.echo(line)
+        return
     from server.http.serving import CannotServe, run
+    from server.telemetry.logs import configure_logs
 
+    configure_logs(configuration.log_format)
     try:
         run(configuration)
     except CannotServe as error:
