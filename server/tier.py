@@ -33,6 +33,7 @@ from server.storage.database import open_database
 from server.storage.errors import UnknownPopulation
 from server.storage.plans import PlanVariant
 from server.storage.registry import Registry
+from server.telemetry.telemetry import Telemetry
 from server.upload import UploadMemory
 
 _log = logging.getLogger(__name__)
@@ -71,13 +72,15 @@ class EmbeddedTier:
         self.events = SessionEventLog()
         self.updater = ModelUpdater()
         self.system = ActorSystem()
+        self.telemetry = Telemetry()
+        self.upload_memory = UploadMemory(limit=configuration.max_upload_bytes)
         self.selector: Ref = self.system.spawn(
             Selector,
             name="selector",
             dispatch="inline",
             clock=time.monotonic,
             rng=random.Random(secrets.randbits(64)),
-            memory=UploadMemory(limit=configuration.max_upload_bytes),
+            memory=self.upload_memory,
             poll_interval_s=configuration.poll_interval_s,
         )
         self.owner = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}"
@@ -294,7 +297,7 @@ class Housekeeper(Actor):
 
     def on_death(self, name: str, reason: BaseException | None) -> None:
         """A coordinator has ended; its successor fences whatever it has left running."""
-        _log.error("%s died and is replaced in %g s: %r", name, RESTART_S, reason)
+        self._tier.telemetry.failures.actor_died("coordinator", name, reason)
         self.system.schedule(RESTART_S, self.ref, "replace", name.removeprefix(COORDINATOR))
 
     def replace(self, population: str) -> None:

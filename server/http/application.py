@@ -1,68 +1,159 @@
 """The Flask application factory, and the error answers that all routes share."""
 
-import atexit
-import logging
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from multiprocessing import util
 from typing import Any
 
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
 from device_plan.wire_pb2 import UNKNOWN_ROUTE, Error
+from server.actors.cells import ActorDied, AskTimeout
 from server.configuration import ServerConfiguration
+from server.health.checks import (
+    blobs_answer,
+    database_answers,
+    leases_are_held,
+    model_update_is_ready,
+    selector_answers,
+)
+from server.health.probe import NotWell, Probe
+from server.health.pulse import Heartbeat, Pulse
 from server.http.admin_api import admin_api
 from server.http.blob_route import BlobRoute
 from server.http.credentials import SessionTokens
 from server.http.device_protocol import DeviceProtocol
+from server.http.draining import Drain, RefusingCheckIns
 from server.http.messages import encode_message
+from server.http.operation_routes import operation_routes
+from server.http.problem import failure_message
+from server.telemetry.telemetry import SelectorState
 from server.tier import EmbeddedTier
 
-_log = logging.getLogger(__name__)
+#: States of sessions that a drain waits for: the device has computed its update.
+UPLOADING = ("reported", "adding")
 
 
-def create_app(tier: EmbeddedTier) -> Flask:
-    """The application over a tier that the caller starts and closes."""
-    app = Flask("nightshift")
-    app.json.sort_keys = False  # type: ignore[attr-defined]
-    # A redirect is no answer for a program that speaks the protocol.
-    app.url_map.merge_slashes = False
-    app.wsgi_app = DeviceProtocol(  # type: ignore[method-assign]
-        app.wsgi_app,
-        selector=tier.selector,
-        tokens=SessionTokens(key=tier.secrets.session_key),
-        events=tier.events,
-        blobs=BlobRoute(downloads=tier.downloads),
-        max_chunk_bytes=tier.configuration.max_chunk_bytes,
-    )
-    app.register_blueprint(admin_api(tier=tier))
+class Application:
+    """The application over a tier that the caller starts and closes.
 
-    @app.get("/healthz")
-    def healthz() -> dict[str, str]:
-        return {"status": "ok"}
+    Attributes:
+        flask: The WSGI application.
+        drain: Ends it gently.
+    """
 
-    @app.get("/readyz")
-    def readyz() -> tuple[dict[str, Any], int]:
-        waiting = tier.populations_without_lease()
-        ready = not waiting and tier.updater.ready
-        status: dict[str, Any] = {
-            "ready": ready,
-            "model_update": "ready" if tier.updater.ready else "starting",
-            "populations_without_lease": waiting,
-        }
-        return status, 200 if ready else 503
+    def __init__(self, tier: EmbeddedTier) -> None:
+        self._tier = tier
+        self._telemetry = tier.telemetry
+        self._telemetry.selector_state = self._selector_state
+        configuration = tier.configuration
+        self.drain = Drain(
+            under_way=self._uploads,
+            least_s=configuration.drain_min_s,
+            most_s=configuration.drain_s,
+            on_begin=self._refuse_check_ins,
+        )
+        app = self.flask = Flask("nightshift")
+        app.json.sort_keys = False  # type: ignore[attr-defined]
+        # A redirect is no answer for a program that speaks the protocol.
+        app.url_map.merge_slashes = False
+        app.wsgi_app = DeviceProtocol(  # type: ignore[method-assign]
+            app.wsgi_app,
+            selector=tier.selector,
+            tokens=SessionTokens(key=tier.secrets.session_key),
+            events=tier.events,
+            blobs=BlobRoute(downloads=tier.downloads, traffic=self._telemetry.traffic),
+            max_chunk_bytes=configuration.max_chunk_bytes,
+            telemetry=self._telemetry,
+        )
+        app.register_blueprint(admin_api(tier=tier))
+        app.register_blueprint(self._operation_routes())
+        app.register_error_handler(HTTPException, _not_routed)
+        app.register_error_handler(Exception, self._failed)
 
-    @app.errorhandler(HTTPException)
-    def not_routed(error: HTTPException) -> Response | tuple[dict[str, str], int]:
-        message = f"{request.method} {request.path}: {error.name}"
-        if request.path.startswith("/v1/admin/"):
-            return {"error": message}, error.code or 500
-        return _error(Error(reason=UNKNOWN_ROUTE, message=message), error.code or 500)
+    def _operation_routes(self) -> Any:
+        tier = self._tier
+        heartbeat = Heartbeat(tier.system.now)
 
-    @app.errorhandler(Exception)
-    def failed(error: Exception) -> Response:
-        _log.exception("%s %s failed", request.method, request.path, exc_info=error)
-        return _error(Error(message="the server failed; its log says why. Try again later."), 500)
+        def on_beat() -> None:
+            heartbeat.beat()
+            self._telemetry.check_ins.sample()
 
-    return app
+        tier.system.spawn(Pulse, name="pulse", on_beat=on_beat).tell("beat")
+        return operation_routes(
+            live=[
+                Probe("actors", heartbeat.check),
+                Probe("selector", partial(selector_answers, tier.selector)),
+            ],
+            ready=[
+                Probe("accepting", self._accepts),
+                Probe("database", partial(database_answers, tier.registry)),
+                Probe("blobs", blobs_answer(tier.blobs)),
+                Probe(
+                    "leases",
+                    lambda: leases_are_held(tier.populations_without_lease(), self._holder),
+                ),
+                Probe("model_update", lambda: model_update_is_ready(tier.updater.ready)),
+            ],
+            telemetry=self._telemetry,
+        )
+
+    def _accepts(self) -> str:
+        if self.drain.began:
+            raise NotWell("draining: the process ends when the uploads under way have")
+        return "check-ins are accepted"
+
+    def _holder(self, _population: str) -> str | None:
+        return None
+
+    def _populations(self) -> list[str]:
+        return list(self._tier.coordinators)
+
+    def _selector_state(self) -> SelectorState:
+        sessions, devices = {}, {}
+        for population in self._populations():
+            statistics = self._tier.selector.ask("statistics", population)
+            devices[population] = statistics.pop("estimated_devices")
+            sessions[population] = statistics
+        return SelectorState(
+            sessions=sessions,
+            estimated_devices=devices,
+            upload_memory=self._tier.upload_memory.held,
+            draining=self.drain.began,
+        )
+
+    def _uploads(self) -> int:
+        with suppress(ActorDied, AskTimeout):
+            return sum(
+                int(self._tier.selector.ask("statistics", population)[state])
+                for population in self._populations()
+                for state in UPLOADING
+            )
+        return 0
+
+    def _refuse_check_ins(self) -> None:
+        # Only now: a check before every request would cost each of them.
+        self.flask.wsgi_app = RefusingCheckIns(  # type: ignore[method-assign]
+            self.flask.wsgi_app,
+            selector=self._tier.selector,
+            counts=self._telemetry.check_ins,
+        )
+
+    def _failed(self, error: Exception) -> Response:
+        request_id = self._telemetry.failures.request_failed(
+            request.method, request.path, request.headers.get("X-Request-Id", ""), error
+        )
+        return _error(Error(message=failure_message(request_id)), 500)
+
+
+def _not_routed(error: HTTPException) -> Response | tuple[dict[str, str], int]:
+    message = f"{request.method} {request.path}: {error.name}"
+    if request.path.startswith("/v1/admin/"):
+        return {"error": message}, error.code or 500
+    return _error(Error(reason=UNKNOWN_ROUTE, message=message), error.code or 500)
 
 
 def _error(body: Error, status: int) -> Response:
@@ -70,12 +161,33 @@ def _error(body: Error, status: int) -> Response:
     return Response(data, status, {"Connection": "close"}, content_type=content_type)
 
 
-def create_from_environment() -> Flask:
-    """The application of a worker process, with its own tier, started."""
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    tier = EmbeddedTier(ServerConfiguration.from_environment())
-    atexit.register(tier.close)
+class OnceClosed:
+    """Closes something once, whoever asks first; the others wait until it is closed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._close: Callable[[], None] | None = None
+
+    def set(self, close: Callable[[], None]) -> None:
+        self._close = close
+        # A child of multiprocessing ends without running what atexit knows.
+        util.Finalize(None, self, exitpriority=0)
+
+    def __call__(self) -> None:
+        with self._lock:
+            close, self._close = self._close, None
+            if close is not None:
+                close()
+
+
+def create(configuration: ServerConfiguration, closing: OnceClosed) -> Application:
+    """The application of a worker process, with its own tier, started.
+
+    Args:
+        configuration: The operator's settings.
+        closing: Is given the tier's end.
+    """
+    tier = EmbeddedTier(configuration)
+    closing.set(tier.close)
     tier.start()
-    return create_app(tier)
+    return Application(tier)

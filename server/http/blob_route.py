@@ -10,6 +10,7 @@ from device_plan.wire_pb2 import UNKNOWN_BLOB
 from server.downloads import Downloads, Published
 from server.http.messages import Environ
 from server.refusal import Refusal
+from server.telemetry.traffic import TrafficCounts
 
 #: Where blobs are; the rest of the path is the digest.
 PREFIX = "/v1/blobs/"
@@ -20,10 +21,12 @@ class BlobRoute:
 
     Args:
         downloads: What may be fetched.
+        traffic: Counts the bytes sent.
     """
 
-    def __init__(self, *, downloads: Downloads) -> None:
+    def __init__(self, *, downloads: Downloads, traffic: TrafficCounts) -> None:
         self._downloads = downloads
+        self._traffic = traffic
 
     def __call__(
         self, environ: Environ, start_response: Callable[..., Any], sha256: str
@@ -48,7 +51,10 @@ class BlobRoute:
             *encoding,
         ]
         start_response("200 OK", headers)
-        return (body,) if environ["REQUEST_METHOD"] != "HEAD" else ()
+        if environ["REQUEST_METHOD"] == "HEAD":
+            return ()
+        self._traffic.down(len(body))
+        return (body,)
 
     def _conditional(
         self,
@@ -67,6 +73,8 @@ class BlobRoute:
             )
         except RequestedRangeNotSatisfiable as error:
             return error.get_response(environ)(environ, start_response)
+        if environ["REQUEST_METHOD"] != "HEAD":
+            self._traffic.down(response.content_length or 0)
         return response(environ, start_response)
 
 

@@ -7,7 +7,6 @@ else is asked for goes on to Flask.
 """
 
 import base64
-import logging
 import re
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
@@ -31,12 +30,11 @@ from server.http.messages import (
     receive,
     receive_into,
 )
-from server.http.problem import STATUS
+from server.http.problem import STATUS, failure_message
 from server.protocol.pace_steering import Window, Windows
 from server.refusal import Refusal
 from server.session_events import SessionEventLog
-
-_log = logging.getLogger(__name__)
+from server.telemetry.telemetry import Telemetry
 
 #: Protocol versions served here: the current one.
 PROTOCOL_VERSIONS = (1,)
@@ -66,6 +64,7 @@ class DeviceProtocol:
         events: Where session shapes are counted.
         blobs: Sends plans and checkpoints.
         max_chunk_bytes: The largest body of one PUT.
+        telemetry: Where check-ins, bytes and failures are counted.
     """
 
     def __init__(
@@ -77,7 +76,9 @@ class DeviceProtocol:
         events: SessionEventLog,
         blobs: BlobRoute,
         max_chunk_bytes: int,
+        telemetry: Telemetry,
     ) -> None:
+        self._telemetry = telemetry
         self._blobs = blobs
         self._others = others
         self._selector = selector
@@ -123,12 +124,16 @@ class DeviceProtocol:
             else:
                 return self._others(environ, start_response)
         except Refusal as refusal:
+            if path.endswith("/checkins"):
+                self._telemetry.check_ins.refused(population, refusal.reason)
             return self._answer(
                 environ, start_response, self._error(refusal, population), STATUS[refusal.reason]
             )
-        except Exception:
-            _log.exception("%s %s failed", environ["REQUEST_METHOD"], path)
-            failed = wire.Error(message="the server failed; its log says why. Try again later.")
+        except Exception as error:
+            request_id = self._telemetry.failures.request_failed(
+                environ["REQUEST_METHOD"], path, environ.get("HTTP_X_REQUEST_ID", ""), error
+            )
+            failed = wire.Error(message=failure_message(request_id))
             return self._answer(environ, start_response, failed, 500)
         return self._answer(environ, start_response, message, 200)
 
@@ -175,6 +180,7 @@ class DeviceProtocol:
             message.check_in_id,
             message.runtime,
         )
+        self._telemetry.check_ins.told(population, told.reason or 0)
         return self._check_in_response(told, population)
 
     def _poll(self, _environ: Environ, session_id: str, population: str) -> Message:
@@ -215,6 +221,7 @@ class DeviceProtocol:
                     upload_offset=offset,
                 )
             arrived = length
+            self._telemetry.traffic.up(population, length)
         finally:
             received = self._selector.ask("end_chunk", session_id, number, arrived)
         return self._received(population, received)

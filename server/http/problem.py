@@ -1,4 +1,4 @@
-"""Refusals as HTTP answers: which status each reason has."""
+"""Refusals as HTTP answers: which status each reason has; and what failures say."""
 
 from device_plan import wire_pb2 as wire
 from device_plan.wire_pb2 import Reason
@@ -31,3 +31,8 @@ STATUS: dict[Reason, int] = {
     wire.OUT_OF_RANGE: 422,
     wire.BUSY: 429,
 }
+
+
+def failure_message(request_id: str) -> str:
+    """What whoever asked is told of an error of ours: where to look, not what it was."""
+    return f"the server failed; its log has the reason under request {request_id}. Try again later."

@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 from granian import Granian
@@ -13,7 +14,9 @@ from granian.constants import Interfaces
 
 from device_plan.signing import InvalidKey, load_public_key
 from server.configuration import ServerConfiguration
+from server.http.draining import STOP_TIMEOUT_S, end_on_signals
 from server.http.idle_connections import close_idle_connections
+from server.telemetry.logs import GRANIAN_LOGS
 
 #: Waiting connections that the kernel holds while all threads are busy.
 BACKLOG = 4096
@@ -22,9 +25,8 @@ BACKLOG = 4096
 #: so that a smaller number would let idle phones shut out the others.
 MAX_CONNECTIONS = 65_536
 
-#: Seconds that requests under way may take when the server ends. A client that
-#: hangs would hold it up for ever, and the open rounds are lost in any case.
-STOP_TIMEOUT_S = 3
+#: Seconds beyond its drain, and beyond what hangs then, after which the worker is killed.
+MARGIN_S = 5.0
 
 
 class CannotServe(RuntimeError):
@@ -32,7 +34,7 @@ class CannotServe(RuntimeError):
 
 
 def run(configuration: ServerConfiguration) -> None:
-    """Serves until SIGTERM or SIGINT. Blocks; call it from a process's main thread.
+    """Serves until SIGINT, or SIGTERM and a drain. Blocks; call it from the main thread.
 
     Raises:
         CannotServe: the address or the data directory is in use or not to be had, or a
@@ -58,7 +60,7 @@ def run(configuration: ServerConfiguration) -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # One worker: the actors live in it. The listener's own process only
     # watches it.
-    Granian(
+    _Listener(
         "server.http.serving:worker_application",
         address=configuration.host,
         port=configuration.port,
@@ -71,8 +73,25 @@ def run(configuration: ServerConfiguration) -> None:
         websockets=False,
         log_access=False,
         respawn_failed_workers=False,
-        workers_kill_timeout=STOP_TIMEOUT_S,
+        workers_kill_timeout=configuration.drain_s + STOP_TIMEOUT_S + MARGIN_S,
+        log_dictconfig=GRANIAN_LOGS,
     ).serve()
+
+
+class _Listener(Granian):  # type: ignore[misc]
+    """Granian's main process. Its worker drains at SIGTERM, and ends at SIGINT.
+
+    Granian itself sends its worker SIGTERM when it gets either, and then waits.
+    """
+
+    def signal_handler_interrupt(self, number: int, _frame: object) -> None:
+        if number == signal.SIGINT or self.interrupt_signal:
+            for worker in self.wrks:
+                # Or its end would count as a failure.
+                worker.interrupt_by_parent = True
+                with suppress(ProcessLookupError):
+                    os.kill(worker.inner.pid, signal.SIGINT)
+        super().signal_handler_interrupt()
 
 
 def _lock(data_dir: Path) -> None:
@@ -111,12 +130,16 @@ def _allow_many_connections() -> None:
 
 def worker_application() -> object:
     """The WSGI application of granian's worker process."""
-    from server.http.application import create_from_environment
+    from server.http.application import Application, OnceClosed, create
 
     _die_with_parent()
+    application: Application | None = None
+    closing = OnceClosed()
+    end_on_signals(lambda: application.drain if application is not None else None, closing)
     configuration = ServerConfiguration.from_environment()
     close_idle_connections(port=configuration.port, after_s=configuration.idle_timeout_s)
-    return create_from_environment()
+    application = create(configuration, closing)
+    return application.flask
 
 
 def _die_with_parent() -> None:

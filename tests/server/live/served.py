@@ -107,7 +107,8 @@ class Server:
     def errors(self) -> list[str]:
         """What the log calls an error."""
         lines = self.log.read_text().splitlines()
-        return [line for line in lines if "ERROR" in line or "Traceback" in line]
+        marks = ('"level": "error"', '"level": "critical"', "ERROR", "Traceback")
+        return [line for line in lines if any(mark in line for mark in marks)]
 
     @property
     def admin(self) -> AdminClient:
