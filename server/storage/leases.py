@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Connection, Engine, or_, select, update
 
-from server.storage.database import upsert, write
+from server.storage.database import read, upsert, write
 from server.storage.schema import leases
 
 #: Seconds since the epoch, as a number or as SQL for the database to evaluate.
@@ -35,6 +35,21 @@ class Lease:
     name: str
     owner: str
     epoch: int
+
+
+@dataclass(frozen=True)
+class LeaseState:
+    """What is known of a lease's last acquisition.
+
+    Attributes:
+        owner: Who made it; empty if it was given back.
+        epoch: Its epoch.
+        expired: Whether anyone may acquire the lease now.
+    """
+
+    owner: str
+    epoch: int
+    expired: bool
 
 
 class Leases:
@@ -95,6 +110,18 @@ class Leases:
         """Give the lease back, for anyone to acquire at once; no effect if it was lost."""
         with write(self._engine) as connection:
             connection.execute(update(leases).where(*_is(lease)).values(owner="", expires=0.0))
+
+    def holder(self, name: str) -> LeaseState | None:
+        """The lease's last acquisition; None if there was none."""
+        with read(self._engine) as connection:
+            row = connection.execute(
+                select(
+                    leases.c.owner,
+                    leases.c.epoch,
+                    (leases.c.expires <= self._clock()).label("expired"),
+                ).where(leases.c.name == name)
+            ).one_or_none()
+        return None if row is None else LeaseState(row.owner, row.epoch, bool(row.expired))
 
 
 def check_fence(connection: Connection, lease: Lease) -> None:

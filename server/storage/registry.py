@@ -7,6 +7,7 @@ from sqlalchemy import Engine
 
 from server.storage.leases import Leases
 from server.storage.models import Models
+from server.storage.participations import Participations
 from server.storage.plans import Plans
 from server.storage.populations import Populations
 from server.storage.rounds import Rounds
@@ -28,5 +29,6 @@ class Registry:
         self.plans = Plans(engine=engine, clock=clock)
         self.tasks = Tasks(engine=engine, clock=clock)
         self.rounds = Rounds(engine=engine, clock=clock)
+        self.participations = Participations(engine=engine)
         self.models = Models(engine=engine)
         self.session_shapes = SessionShapes(engine=engine)

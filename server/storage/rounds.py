@@ -8,70 +8,27 @@ it, and only abandon it, because its sums died with the predecessor.
 import json
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
-from sqlalchemy import Connection, Engine, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, insert, or_, select, update
 
-from server.storage.database import read, write
+from server.storage import participations
+from server.storage.database import write
 from server.storage.errors import UnknownModel, UnknownRound, UnknownTask
 from server.storage.leases import Lease, check_fence
+from server.storage.round_records import Outcome, RoundRecords
 from server.storage.schema import model_heads, models, round_events, rounds, tasks
-
-Outcome = Literal["open", "committed", "abandoned"]
 
 #: Why `abandon_unfinished` abandons a round.
 COORDINATOR_LOST = "coordinator_lost"
-
-
-@dataclass(frozen=True, kw_only=True)
-class RoundRecord:
-    """What is known of a round.
-
-    Attributes:
-        number: The task's own count of rounds; an abandoned round's may be used again.
-        base_model_round: The model that its devices start from or evaluate.
-        lease_name: The lease under which it was opened,
-        lease_epoch: and that lease's epoch.
-        reason: Why it was abandoned.
-        metrics: Of the training or evaluation, once it is committed.
-        statistics: Devices and seconds per phase, once it has ended.
-        opened_at: Seconds since the epoch.
-        ended_at: Likewise; None while it is open.
-    """
-
-    round_id: str
-    task_id: str
-    number: int
-    base_model_round: int
-    lease_name: str
-    lease_epoch: int
-    outcome: Outcome
-    reason: str | None
-    metrics: Mapping[str, Any]
-    statistics: Mapping[str, Any]
-    opened_at: float
-    ended_at: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class RoundEvent:
-    """One line of a round's history: who made it what, and when."""
-
-    round_id: str
-    event: Literal["opened", "committed", "abandoned"]
-    lease_owner: str
-    lease_epoch: int
-    detail: Mapping[str, Any]
-    at: float
 
 
 class _HeadMoved(Exception):
     """Rolls back a commit whose base is not the head any more."""
 
 
-class Rounds:
+class Rounds(RoundRecords):
     """The rounds of one database.
 
     Every method that takes a lease raises Fenced, and has written nothing, if
@@ -79,10 +36,10 @@ class Rounds:
     """
 
     def __init__(self, *, engine: Engine, clock: Callable[[], float] = time.time) -> None:
-        self._engine = engine
+        super().__init__(engine=engine)
         self._clock = clock
 
-    def open(self, lease: Lease, task_id: str, number: int, base_model_round: int) -> str:
+    def open(self, lease: Lease, task_id: str, number: int, base_model_round: int | None) -> str:
         """Open a round and return its id, which no other attempt ever gets.
 
         Args:
@@ -91,27 +48,21 @@ class Rounds:
             number: The task's own count.
             base_model_round: The model its devices get: the task's own for a
                 training task, that of the task it evaluates for an evaluation.
+                None opens a training round ahead of its model, for `release`.
 
         Raises:
             Fenced: the lease was lost.
             UnknownTask, UnknownModel: there is no such task or base model.
+            ValueError: an evaluation without a model.
         """
         round_id = f"{task_id}.r{number}.e{lease.epoch}.{secrets.token_hex(4)}"
         now = self._clock()
         with write(self._engine) as connection:
             check_fence(connection, lease)
-            task = connection.execute(
-                select(tasks.c.evaluates).where(tasks.c.task_id == task_id)
-            ).one_or_none()
-            if task is None:
-                raise UnknownTask(f"there is no task {task_id!r}")
-            model_task = task.evaluates or task_id
-            if not connection.execute(
-                select(models.c.round).where(
-                    models.c.task_id == model_task, models.c.round == base_model_round
-                )
-            ).one_or_none():
-                raise UnknownModel(f"task {model_task!r} has no model of round {base_model_round}")
+            if base_model_round is not None:
+                _check_model(connection, task_id, base_model_round)
+            elif _computation(connection, task_id) != "training":
+                raise ValueError("an evaluation round needs the model that it evaluates")
             connection.execute(
                 insert(rounds).values(
                     round_id=round_id,
@@ -130,6 +81,39 @@ class Rounds:
             _append(connection, lease, round_id, "opened", detail, now)
         return round_id
 
+    def release(self, lease: Lease, round_id: str, number: int, base_model_round: int) -> bool:
+        """Give a round that was opened ahead of its model that model, once.
+
+        Args:
+            lease: The population's coordinator lease.
+            round_id: From `open`.
+            number: The task's own count by now: the round before may have been abandoned.
+            base_model_round: The model its devices get.
+
+        Returns:
+            False if the round has a model already, has ended, or was opened under
+            an earlier epoch.
+
+        Raises:
+            Fenced: the lease was lost.
+            UnknownRound, UnknownModel: there is no such round or base model.
+        """
+        now = self._clock()
+        with write(self._engine) as connection:
+            check_fence(connection, lease)
+            task_id = _task(connection, round_id)
+            _check_model(connection, task_id, base_model_round)
+            released = connection.execute(
+                update(rounds)
+                .where(*_is_open_under(lease, round_id), rounds.c.base_model_round.is_(None))
+                .values(number=number, base_model_round=base_model_round)
+            )
+            if released.rowcount != 1:
+                return False
+            detail = {"number": number, "base_model_round": base_model_round}
+            _append(connection, lease, round_id, "released", detail, now)
+        return True
+
     def commit_training(
         self,
         lease: Lease,
@@ -138,16 +122,27 @@ class Rounds:
         checkpoint_sha256: str,
         metrics: Mapping[str, Any],
         statistics: Mapping[str, Any],
+        participants: Iterable[bytes] = (),
     ) -> bool:
         """Make the round's result the task's newest model, or change nothing.
 
         The head moves from the round's base model r to r + 1, the model, the
-        outcome and the history are written, all in one transaction. The blobs
-        must be durable before.
+        outcome, the history and the participations are written, all in one
+        transaction. The blobs must be durable before.
+
+        Args:
+            lease: The population's coordinator lease.
+            round_id: From `open`.
+            state_sha256: Blob of the TFF server state.
+            checkpoint_sha256: Blob of what devices download.
+            metrics: Of the training, as JSON.
+            statistics: Devices and seconds per phase, as JSON.
+            participants: Ids of the devices whose part in this round counts
+                towards a bound. Give none if the policy has no bound.
 
         Returns:
             False if the round has ended already, was opened under an earlier
-            epoch, or its base is no longer the head.
+            epoch, was not released, or its base is no longer the head.
 
         Raises:
             Fenced: the lease was lost.
@@ -160,16 +155,15 @@ class Rounds:
         try:
             with write(self._engine) as connection:
                 check_fence(connection, lease)
-                base = _base(connection, round_id, "training")
+                task_id = _task(connection, round_id, "training")
                 if not _end(
                     connection, lease, round_id, "committed", now, metrics=metrics, stats=statistics
                 ):
                     return False
-                _move_head(connection, round_id, base)
-                task_id = select(rounds.c.task_id).where(rounds.c.round_id == round_id)
+                base = _move_head(connection, round_id, task_id)
                 connection.execute(
                     insert(models).values(
-                        task_id=task_id.scalar_subquery(),
+                        task_id=task_id,
                         round=base + 1,
                         round_id=round_id,
                         state_sha256=state_sha256,
@@ -180,6 +174,7 @@ class Rounds:
                 )
                 detail = {"model_round": base + 1, "checkpoint_sha256": checkpoint_sha256}
                 _append(connection, lease, round_id, "committed", detail, now)
+                participations.record(connection, task_id, participants, now)
         except _HeadMoved:
             return False
         return True
@@ -190,6 +185,7 @@ class Rounds:
         round_id: str,
         metrics: Mapping[str, Any],
         statistics: Mapping[str, Any],
+        participants: Iterable[bytes] = (),
     ) -> bool:
         """Record an evaluation's metrics; no model changes.
 
@@ -199,12 +195,13 @@ class Rounds:
         now = self._clock()
         with write(self._engine) as connection:
             check_fence(connection, lease)
-            _base(connection, round_id, "evaluation")
+            task_id = _task(connection, round_id, "evaluation")
             if not _end(
                 connection, lease, round_id, "committed", now, metrics=metrics, stats=statistics
             ):
                 return False
             _append(connection, lease, round_id, "committed", {}, now)
+            participations.record(connection, task_id, participants, now)
         return True
 
     def abandon(
@@ -219,7 +216,7 @@ class Rounds:
         now = self._clock()
         with write(self._engine) as connection:
             check_fence(connection, lease)
-            _base(connection, round_id)
+            _task(connection, round_id)
             if not _end(
                 connection, lease, round_id, "abandoned", now, reason=reason, stats=statistics
             ):
@@ -254,53 +251,30 @@ class Rounds:
                 _append(connection, lease, round_id, "abandoned", {"reason": COORDINATOR_LOST}, now)
         return left_open
 
-    def get(self, round_id: str) -> RoundRecord:
-        """Raises UnknownRound."""
-        with read(self._engine) as connection:
-            row = connection.execute(
-                select(*_COLUMNS).where(rounds.c.round_id == round_id)
-            ).one_or_none()
-        if row is None:
-            raise UnknownRound(f"there is no round {round_id!r}")
-        return RoundRecord(**row._mapping)
 
-    def list(self, task_id: str) -> Sequence[RoundRecord]:
-        """The task's rounds, in the order in which they were opened."""
-        with read(self._engine) as connection:
-            rows = connection.execute(
-                select(*_COLUMNS).where(rounds.c.task_id == task_id).order_by(rounds.c.sequence)
-            ).all()
-        return [RoundRecord(**row._mapping) for row in rows]
-
-    def last_committed(self, task_id: str) -> RoundRecord | None:
-        """The task's committed round with the newest base model, if any."""
-        with read(self._engine) as connection:
-            row = connection.execute(
-                select(*_COLUMNS)
-                .where(rounds.c.task_id == task_id, rounds.c.outcome == "committed")
-                .order_by(rounds.c.base_model_round.desc(), rounds.c.sequence.desc())
-                .limit(1)
-            ).one_or_none()
-        return None if row is None else RoundRecord(**row._mapping)
-
-    def history(self, round_id: str) -> Sequence[RoundEvent]:
-        """Everything that happened to the round, in order; empty if there is none."""
-        columns = [column for column in round_events.c if column.name != "sequence"]
-        with read(self._engine) as connection:
-            rows = connection.execute(
-                select(*columns)
-                .where(round_events.c.round_id == round_id)
-                .order_by(round_events.c.sequence)
-            ).all()
-        return [RoundEvent(**row._mapping) for row in rows]
+def _computation(connection: Connection, task_id: str) -> str:
+    computation = connection.scalar(select(tasks.c.computation).where(tasks.c.task_id == task_id))
+    if computation is None:
+        raise UnknownTask(f"there is no task {task_id!r}")
+    return str(computation)
 
 
-_COLUMNS = [column for column in rounds.c if column.name != "sequence"]
+def _check_model(connection: Connection, task_id: str, round_: int) -> None:
+    task = connection.execute(
+        select(tasks.c.evaluates).where(tasks.c.task_id == task_id)
+    ).one_or_none()
+    if task is None:
+        raise UnknownTask(f"there is no task {task_id!r}")
+    model_task = task.evaluates or task_id
+    if not connection.execute(
+        select(models.c.round).where(models.c.task_id == model_task, models.c.round == round_)
+    ).one_or_none():
+        raise UnknownModel(f"task {model_task!r} has no model of round {round_}")
 
 
-def _base(connection: Connection, round_id: str, computation: str | None = None) -> int:
+def _task(connection: Connection, round_id: str, computation: str | None = None) -> str:
     found = connection.execute(
-        select(rounds.c.base_model_round, tasks.c.computation)
+        select(rounds.c.task_id, tasks.c.computation)
         .join(tasks, tasks.c.task_id == rounds.c.task_id)
         .where(rounds.c.round_id == round_id)
     ).one_or_none()
@@ -308,7 +282,16 @@ def _base(connection: Connection, round_id: str, computation: str | None = None)
         raise UnknownRound(f"there is no round {round_id!r}")
     if computation is not None and found.computation != computation:
         raise ValueError(f"round {round_id!r} is of the {found.computation} kind")
-    return int(found.base_model_round)
+    return str(found.task_id)
+
+
+def _is_open_under(lease: Lease, round_id: str) -> tuple[ColumnElement[bool], ...]:
+    return (
+        rounds.c.round_id == round_id,
+        rounds.c.outcome == "open",
+        rounds.c.lease_name == lease.name,
+        rounds.c.lease_epoch == lease.epoch,
+    )
 
 
 def _check_json(metrics: Mapping[str, Any], statistics: Mapping[str, Any]) -> None:
@@ -330,9 +313,15 @@ def _end(
     metrics: Mapping[str, Any] | None = None,
     stats: Mapping[str, Any] | None = None,
 ) -> bool:
-    conditions = [rounds.c.round_id == round_id, rounds.c.outcome == "open"]
+    conditions: tuple[ColumnElement[bool], ...] = (
+        rounds.c.round_id == round_id,
+        rounds.c.outcome == "open",
+    )
     if outcome == "committed":
-        conditions += [rounds.c.lease_name == lease.name, rounds.c.lease_epoch == lease.epoch]
+        conditions = (
+            *_is_open_under(lease, round_id),
+            rounds.c.base_model_round.is_not(None),
+        )
     ended = connection.execute(
         update(rounds)
         .where(*conditions)
@@ -347,15 +336,17 @@ def _end(
     return ended.rowcount == 1
 
 
-def _move_head(connection: Connection, round_id: str, base: int) -> None:
-    task_id = select(rounds.c.task_id).where(rounds.c.round_id == round_id).scalar_subquery()
+def _move_head(connection: Connection, round_id: str, task_id: str) -> int:
+    # Once the round is committed nobody changes its base.
+    base = connection.scalar(select(rounds.c.base_model_round).where(rounds.c.round_id == round_id))
     moved = connection.execute(
         update(model_heads)
         .where(model_heads.c.task_id == task_id, model_heads.c.round == base)
-        .values(round=base + 1)
+        .values(round=model_heads.c.round + 1)
     )
-    if moved.rowcount != 1:
+    if base is None or moved.rowcount != 1:
         raise _HeadMoved
+    return int(base)
 
 
 def _append(

@@ -2,7 +2,8 @@
 
 Times are seconds since the epoch, digests are SHA-256 in lower-case hex.
 `rounds` and `model_heads` hold what is current and change by compare-and-set;
-`models` and `round_events` only ever grow.
+`models` and `round_events` only ever grow. Nothing refers to a single device but
+`participations`, which is written only for tasks whose policy needs it.
 """
 
 from sqlalchemy import (
@@ -51,6 +52,16 @@ populations = Table(
     Column("holdout_fraction", Double, nullable=False),
     Column("holdout_salt", LargeBinary, nullable=False),
     Column("created_at", Double, nullable=False),
+    Column("max_sessions", BigInteger),
+    Column("max_upload_bytes", BigInteger),
+)
+
+# Who may operate a population. The token itself is nowhere.
+operator_tokens = Table(
+    "operator_tokens",
+    metadata,
+    Column("population", ForeignKey("populations.name"), primary_key=True),
+    Column("sha256", String, nullable=False, unique=True),
 )
 
 plans = Table(
@@ -89,6 +100,7 @@ tasks = Table(
     Column("every_rounds", Integer),
     Column("status", String, nullable=False),
     Column("created_at", Double, nullable=False),
+    Column("weight", Double, nullable=False, server_default=text("1.0")),
     CheckConstraint("computation IN ('training', 'evaluation')", name="computation"),
     CheckConstraint("status IN ('active', 'paused', 'completed', 'cancelled')", name="status"),
 )
@@ -100,7 +112,8 @@ rounds = Table(
     Column("round_id", String, nullable=False, unique=True),
     Column("task_id", ForeignKey("tasks.task_id"), nullable=False, index=True),
     Column("number", Integer, nullable=False),
-    Column("base_model_round", Integer, nullable=False),
+    # Null until a pipelined round is released.
+    Column("base_model_round", Integer),
     Column("lease_name", String, nullable=False),
     Column("lease_epoch", BigInteger, nullable=False),
     Column("outcome", String, nullable=False),
@@ -165,4 +178,13 @@ traffic = Table(
     Column("population", ForeignKey("populations.name"), primary_key=True),
     Column("bytes_up", BigInteger, nullable=False),
     Column("bytes_down", BigInteger, nullable=False),
+)
+
+participations = Table(
+    "participations",
+    metadata,
+    Column("task_id", ForeignKey("tasks.task_id"), primary_key=True),
+    Column("pseudonym", LargeBinary, primary_key=True),
+    Column("count", BigInteger, nullable=False),
+    Column("last_at", Double, nullable=False),
 )

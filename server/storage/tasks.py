@@ -1,5 +1,6 @@
 """Tasks: computations that a population's devices are asked for, round after round."""
 
+import math
 import re
 import secrets
 import time
@@ -7,11 +8,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Engine, insert, select, update
+from sqlalchemy import Engine, delete, insert, select, update
 
 from server.storage.database import read, write
 from server.storage.errors import UnknownPlan, UnknownPopulation, UnknownTask
-from server.storage.schema import model_heads, models, plans, populations, tasks
+from server.storage.schema import (
+    model_heads,
+    models,
+    participations,
+    plans,
+    populations,
+    tasks,
+)
 
 Computation = Literal["training", "evaluation"]
 Status = Literal["active", "paused", "completed", "cancelled"]
@@ -38,6 +46,7 @@ class Task:
         evaluates: The training task whose models an evaluation task measures.
         every_rounds: It does so whenever that many rounds were committed.
         created_at: Seconds since the epoch.
+        weight: Its share of the population's devices, relative to the other tasks'.
     """
 
     task_id: str
@@ -51,6 +60,7 @@ class Task:
     every_rounds: int | None
     status: Status
     created_at: float
+    weight: float = 1.0
 
 
 class Tasks:
@@ -71,6 +81,7 @@ class Tasks:
         rounds: int | None = None,
         evaluates: str | None = None,
         every_rounds: int | None = None,
+        weight: float = 1.0,
         initial_state_sha256: str | None = None,
         initial_checkpoint_sha256: str | None = None,
     ) -> str:
@@ -85,6 +96,7 @@ class Tasks:
                 does not exist.
             ValueError: a value is missing, or does not belong to the computation.
         """
+        _check_weight(weight)
         task_id = f"{_slug(name)}-{secrets.token_hex(4)}"
         now = self._clock()
         if computation == "training":
@@ -131,6 +143,7 @@ class Tasks:
                     every_rounds=every_rounds,
                     status="active",
                     created_at=now,
+                    weight=weight,
                 )
             )
             if computation == "training":
@@ -167,6 +180,8 @@ class Tasks:
     def set_status(self, task_id: str, from_: Status, to: Status) -> bool:
         """Change the status if it is `from_`; False if it is another one by now.
 
+        What devices took part in a task is forgotten when the task ends.
+
         Raises:
             UnknownTask: there is no such task.
             ValueError: a task can never go from the one to the other.
@@ -179,10 +194,29 @@ class Tasks:
                 .where(tasks.c.task_id == task_id, tasks.c.status == from_)
                 .values(status=to)
             )
+            if changed.rowcount == 1 and not TRANSITIONS[to]:
+                connection.execute(
+                    delete(participations).where(participations.c.task_id == task_id)
+                )
         if changed.rowcount == 1:
             return True
         self.get(task_id)
         return False
+
+    def set_weight(self, task_id: str, weight: float) -> None:
+        """Raises UnknownTask, or ValueError unless the weight is a positive number."""
+        _check_weight(weight)
+        with write(self._engine) as connection:
+            changed = connection.execute(
+                update(tasks).where(tasks.c.task_id == task_id).values(weight=weight)
+            )
+        if changed.rowcount != 1:
+            raise UnknownTask(f"there is no task {task_id!r}")
+
+
+def _check_weight(weight: float) -> None:
+    if not 0 < weight < math.inf:
+        raise ValueError(f"a task's weight must be a positive number, not {weight}: pause it")
 
 
 def _slug(name: str) -> str:
