@@ -31,7 +31,7 @@ from server.http.messages import encode_message
 from server.http.operation_routes import operation_routes
 from server.http.problem import failure_message
 from server.telemetry.telemetry import SelectorState
-from server.tier import EmbeddedTier
+from server.tier import COORDINATOR, EmbeddedTier
 
 #: States of sessions that a drain waits for: the device has computed its update.
 UPLOADING = ("reported", "adding")
@@ -106,8 +106,9 @@ class Application:
             raise NotWell("draining: the process ends when the uploads under way have")
         return "check-ins are accepted"
 
-    def _holder(self, _population: str) -> str | None:
-        return None
+    def _holder(self, population: str) -> str | None:
+        lease = self._tier.registry.leases.holder(f"{COORDINATOR}{population}")
+        return lease.owner if lease is not None and lease.owner and not lease.expired else None
 
     def _populations(self) -> list[str]:
         return list(self._tier.coordinators)
