@@ -14,6 +14,7 @@ identifier is kept, and slots are shared by chance.
 """
 
 import math
+from collections.abc import Iterable
 
 #: Sub-divisions of the horizon; the window is exact to one of them.
 EPOCHS = 8
@@ -63,6 +64,22 @@ class RecentDevices:
             self._stamps[place] = stamp
             self._counts[old] -= 1
             self._counts[stamp] += 1
+
+    def mark_all(self, device_hashes: Iterable[int], now: float) -> int:
+        """Several devices were seen at ``now``. Returns how many."""
+        if now >= self._ends_at:
+            self._advance(now)
+        mask, stamp, stamps, counts = self._mask, self._stamp, self._stamps, self._counts
+        seen = 0
+        for device_hash in device_hashes:
+            seen += 1
+            place = device_hash & mask
+            old = stamps[place]
+            if old != stamp:
+                stamps[place] = stamp
+                counts[old] -= 1
+                counts[stamp] += 1
+        return seen
 
     def estimate(self, now: float | None = None) -> float:
         """The number of devices; with ``now``, those that are past the horizon are dropped.

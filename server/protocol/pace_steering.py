@@ -32,13 +32,21 @@ rejects them.
 """
 
 import math
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Self
 
+from server.protocol.arrivals import BINS, Arrivals
 from server.protocol.linear_counting import RecentDevices
 
 #: Half the width of a spread window relative to its middle.
 SPREAD = 0.5
+#: Parts that a window is cut into once the day's course is known.
+SLICES = 8
+#: At least this fraction of the devices is taken to be about, whatever was estimated.
+LEAST_ABOUT = 0.02
 
 #: (earliest, latest) seconds after the device has received it.
 Window = tuple[float, float]
@@ -73,6 +81,13 @@ class PacePolicy:
     horizon_s: float | None = None
     #: Two to this power bytes count the devices; see `RecentDevices`.
     slots_log2: int = 20
+    #: Whether windows follow the day's course, once it has been observed.
+    by_time_of_day: bool = True
+    #: Seconds of a day.
+    day_s: float = 24 * 3600.0
+    #: After a refusal that trying again will not mend, a device waits at least
+    #: this long, and at most twice as long. Not bounded by max_delay_s.
+    permanent_delay_s: float = 24 * 3600.0
 
     def __post_init__(self) -> None:
         if not 0 < self.min_delay_s <= self.max_delay_s < math.inf:
@@ -84,7 +99,10 @@ class PacePolicy:
             raise ValueError(f"jitter must be above 0 and at most 0.25, not {self.jitter}")
         if not self.surplus >= 1:
             raise ValueError(f"surplus must be at least 1, not {self.surplus}")
-        for name in ("rendezvous_period_s", "small_rounds", "peak_per_s", "horizon_s"):
+        for name in (
+            *("rendezvous_period_s", "small_rounds", "peak_per_s", "horizon_s"),
+            *("day_s", "permanent_delay_s"),
+        ):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} must be a positive number, not {value}")
@@ -97,7 +115,20 @@ class PacePolicy:
             max_delay_s=self.max_delay_s * factor,
             rendezvous_period_s=self.rendezvous_period_s * factor,
             horizon_s=None if self.horizon_s is None else self.horizon_s * factor,
+            day_s=self.day_s * factor,
+            permanent_delay_s=self.permanent_delay_s * factor,
         )
+
+    @property
+    def permanent(self) -> "Windows":
+        """For refusals that only an update of the app or of the server will mend.
+
+        Such as RUNTIME_NOT_SUPPORTED, UNSUPPORTED_PROTOCOL and UNKNOWN_POPULATION. The
+        window is as wide as its least delay, so that devices that were refused
+        together do not come back together.
+        """
+        window = (self.permanent_delay_s, 2 * self.permanent_delay_s)
+        return Windows(if_accepted=window, if_rejected=window)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,21 +158,34 @@ class PaceSteering:
         self.policy = policy
         horizon_s = policy.horizon_s or 2 * policy.max_delay_s
         self._devices = RecentDevices(horizon_s=horizon_s, slots_log2=policy.slots_log2)
+        self._arrivals = Arrivals(day_s=policy.day_s, longest_s=policy.max_delay_s)
         self._period_s = _fitting_period(policy)
         self._demand_per_s = math.nan
         self._round_period_s = math.nan
         self._accepted_after_s = 0.0
-        self._current: Windows | None = None
+        self._share = 1.0
+        self._current: tuple[Windows, ...] = ()
         self._current_from = self._current_until = 0.0
+        self._turn = self._observed = self._answered = 0
         # A cached rendezvous is late by up to this; a tenth of its width is lost in it.
         longest_s = min(1.0, policy.min_delay_s)
         width_s = policy.jitter * (self._period_s or math.inf)
-        self._refresh_s = min(longest_s, width_s / 10)
+        self._meeting_refresh_s = min(longest_s, width_s / 10)
+        self._spread_refresh_s = min(policy.min_delay_s / 4, policy.day_s / BINS / 60)
 
     @property
     def estimate(self) -> float:
         """The number of different devices seen within the horizon."""
         return self._devices.estimate()
+
+    def about(self, now: float) -> float:
+        """Devices that would come now if they were asked, as far as is known (`Arrivals`).
+
+        Until the first part of the day is over, all that were seen.
+        """
+        seen = self._devices.estimate(now) * self._share
+        about = self._arrivals.about(now)
+        return seen if about is None else min(about, seen)
 
     def observe(self, device_hash: int, now: float) -> None:
         """A device checked in at ``now`` (seconds).
@@ -151,32 +195,74 @@ class PaceSteering:
                 the same for the same device, e.g. bytes of a random device key.
         """
         self._devices.mark(device_hash, now)
+        self._observed += 1
+
+    def observe_all(self, device_hashes: Iterable[int], now: float) -> None:
+        """Several devices checked in at ``now``: as `observe` for each."""
+        self._observed += self._devices.mark_all(device_hashes, now)
 
     def steer(
-        self, *, demand_per_s: float, round_period_s: float, accepted_after_s: float = 0.0
+        self,
+        *,
+        demand_per_s: float,
+        round_period_s: float,
+        accepted_after_s: float = 0.0,
+        share: float = 1.0,
     ) -> None:
-        """Sets what `current` aims at from now on; the arguments are those of `windows`."""
+        """Sets what `current` aims at from now on.
+
+        Args:
+            demand_per_s: As of `windows`.
+            round_period_s: As of `windows`.
+            accepted_after_s: As of `windows`.
+            share: Of the population's check-ins, how many come to this selector.
+                Devices that go to any of k selectors are seen by all of them, and
+                each has to make do with 1 / k of their visits.
+
+        Raises:
+            ValueError: the share is not above 0 and at most 1.
+        """
+        if not 0 < share <= 1:
+            raise ValueError(f"share must be above 0 and at most 1, not {share}")
+        self._flush()
         self._demand_per_s = demand_per_s
         self._round_period_s = round_period_s
         self._accepted_after_s = accepted_after_s
-        self._current = None
+        self._share = share
+        self._current = ()
 
     def current(self, now: float) -> Windows:
-        """The windows for what was last set by `steer`.
+        """The windows for one answer, for what was last set by `steer`.
 
         For the check-in path: they are computed again only after a fraction of
-        their width has passed, and are the same object until then.
+        their width has passed. Where the window of a large population is
+        sliced, each call has the next slice, so that those who ask together
+        are sent to all of them.
         """
-        current = self._current
-        if current is None or not self._current_from <= now < self._current_until:
-            current = self._current = self.windows(
+        windows, first = self.answers(now, 1)
+        return windows[first]
+
+    def answers(self, now: float, count: int) -> tuple[Sequence[Windows], int]:
+        """The windows for several answers at once.
+
+        Returns:
+            Windows and a place among them: the i-th answer has those at
+            ``(place + i) % len(windows)``.
+        """
+        if not self._current or not self._current_from <= now < self._current_until:
+            self._flush()
+            meeting, self._current = self._windows(
                 now,
                 demand_per_s=self._demand_per_s,
                 round_period_s=self._round_period_s,
                 accepted_after_s=self._accepted_after_s,
             )
-            self._current_from, self._current_until = now, now + self._refresh_s
-        return current
+            refresh_s = self._meeting_refresh_s if meeting else self._spread_refresh_s
+            self._current_from, self._current_until = now, now + refresh_s
+        turn = self._turn % len(self._current)
+        self._turn = turn + count
+        self._answered += count
+        return self._current, turn
 
     def windows(
         self,
@@ -186,7 +272,7 @@ class PaceSteering:
         round_period_s: float,
         accepted_after_s: float = 0.0,
     ) -> Windows:
-        """The windows for an answer at ``now``.
+        """The whole windows for an answer at ``now``, of which `current` gives slices.
 
         Args:
             demand_per_s: Devices that this selector's rounds can use per second,
@@ -197,26 +283,52 @@ class PaceSteering:
                 what pace steering is to change.
             accepted_after_s: A device that took part comes back no sooner.
         """
+        _, slices = self._windows(
+            now,
+            demand_per_s=demand_per_s,
+            round_period_s=round_period_s,
+            accepted_after_s=accepted_after_s,
+        )
+        first, last = slices[0], slices[-1]
+        return Windows(
+            if_accepted=(first.if_accepted[0], last.if_accepted[1]),
+            if_rejected=(first.if_rejected[0], last.if_rejected[1]),
+        )
+
+    def _flush(self) -> None:
+        if self._observed or self._answered:
+            now = self._current_from
+            self._arrivals.arrived(now, self._observed)
+            each = self._answered / len(self._current) if self._current else 0
+            for windows in self._current:
+                self._arrivals.invited(now, windows.if_rejected, each)
+            self._observed = self._answered = 0
+
+    def _windows(
+        self, now: float, *, demand_per_s: float, round_period_s: float, accepted_after_s: float
+    ) -> tuple[bool, tuple[Windows, ...]]:
         policy = self.policy
-        devices = self._devices.estimate(now)
+        devices = self._devices.estimate(now) * self._share
         per_round = demand_per_s * round_period_s
         small = math.isnan(per_round) or 0 < devices <= policy.small_rounds * per_round
         accepted_after_s = max(policy.min_delay_s, accepted_after_s)
         if self._period_s is not None and small:
             width = max(policy.jitter * self._period_s, devices / policy.peak_per_s)
             if width <= self._period_s - policy.min_delay_s:
-                return Windows(
+                meeting = Windows(
                     if_accepted=self._rendezvous(now, accepted_after_s, width),
                     if_rejected=self._rendezvous(now, policy.min_delay_s, width),
                 )
-        mean_s = devices / policy.peak_per_s
-        if demand_per_s > 0:
-            mean_s = max(mean_s, devices / (policy.surplus * demand_per_s))
-        elif demand_per_s == 0:
-            mean_s = policy.max_delay_s
-        return Windows(
-            if_accepted=self._spread(max(mean_s, accepted_after_s / (1 - SPREAD))),
-            if_rejected=self._spread(mean_s),
+                return True, (meeting,)
+        rate = policy.peak_per_s
+        if not math.isnan(demand_per_s):
+            rate = min(rate, policy.surplus * demand_per_s)
+        rejected = self._spread(now, devices, rate)
+        later = max(1.0, accepted_after_s / max(rejected[0], 1e-9))
+        accepted = [min(edge * later, policy.max_delay_s) for edge in rejected]
+        return False, tuple(
+            Windows(if_accepted=(accepted[i], accepted[i + 1]), if_rejected=(low, high))
+            for i, (low, high) in enumerate(pairwise(rejected))
         )
 
     def _rendezvous(self, now: float, earliest_s: float, width: float) -> Window:
@@ -224,16 +336,86 @@ class PaceSteering:
         delay = math.ceil((now + earliest_s) / self._period_s) * self._period_s - now
         return self._within(delay, delay + width)
 
-    def _spread(self, mean_s: float) -> Window:
-        low, high = self.policy.min_delay_s / (1 - SPREAD), self.policy.max_delay_s / (1 + SPREAD)
+    def _spread(self, now: float, devices: float, rate: float) -> list[float]:
+        """The edges of the slices: delays in seconds, rising."""
+        policy = self.policy
+        least, most = policy.min_delay_s, policy.max_delay_s
+        low, high = least / (1 - SPREAD), most / (1 + SPREAD)
         if low > high:
-            return self.policy.min_delay_s, self.policy.max_delay_s
-        mean_s = min(max(mean_s, low), high)
-        return self._within((1 - SPREAD) * mean_s, (1 + SPREAD) * mean_s)
+            return [least, most]
+        if not self._arrivals.known or not policy.by_time_of_day:
+            mean_s = min(max(devices / rate if rate > 0 else math.inf, low), high)
+            return [(1 - SPREAD) * mean_s, (1 + SPREAD) * mean_s]
+        return self._sliced(now, devices, rate)
+
+    def _sliced(self, now: float, devices: float, rate: float) -> list[float]:
+        policy = self.policy
+        clock = _Visits(
+            now,
+            longest_s=policy.max_delay_s,
+            bin_s=self._arrivals.bin_s,
+            about=lambda at: min(self._arrivals.about(at) or devices, devices),
+            floor=LEAST_ABOUT * devices,
+            rate=rate,
+        )
+        mean = min(1.0, clock.visits[-1] / (1 + SPREAD))
+        mean = max(mean, clock.until(policy.min_delay_s) / (1 - SPREAD))
+        parts = [1 - SPREAD + 2 * SPREAD * part / SLICES for part in range(SLICES + 1)]
+        return [clock.when(mean * part) for part in parts]
 
     def _within(self, low: float, high: float) -> Window:
         least, most = self.policy.min_delay_s, self.policy.max_delay_s
         return min(max(low, least), most), min(max(high, least), most)
+
+
+class _Visits:
+    """How often a device should have come back by when: a clock that runs with the need.
+
+    While ``e`` devices are about, arrivals match the rate if each of them comes
+    ``rate / e`` times a second. So this clock runs at ``rate / e(t)``, and a device
+    is due when it has advanced by one.
+    """
+
+    def __init__(
+        self,
+        now: float,
+        *,
+        longest_s: float,
+        bin_s: float,
+        about: Callable[[float], float],
+        floor: float,
+        rate: float,
+    ) -> None:
+        self.delays = [0.0]
+        self.visits = [0.0]
+        delay, visits = 0.0, 0.0
+        ends = (math.floor(now / bin_s) + 1) * bin_s - now
+        while delay < longest_s and visits <= 1 + SPREAD:
+            until = min(ends, longest_s)
+            # Without any demand the clock's speed does not matter, only its shape.
+            speed = (rate or 1e-9) / max(about(now + (delay + until) / 2), floor, 1e-9)
+            visits += (until - delay) * speed
+            delay = until
+            ends += bin_s
+            self.delays.append(delay)
+            self.visits.append(visits)
+
+    def until(self, delay: float) -> float:
+        """Visits due by then."""
+        place = min(bisect_left(self.delays, delay), len(self.delays) - 1) or 1
+        return _between(self.delays, self.visits, place, delay)
+
+    def when(self, visits: float) -> float:
+        """The delay after which so many are due."""
+        place = min(bisect_left(self.visits, visits), len(self.visits) - 1) or 1
+        return _between(self.visits, self.delays, place, visits)
+
+
+def _between(xs: Sequence[float], ys: Sequence[float], place: int, x: float) -> float:
+    """Linear interpolation left of a place; the last value beyond the end."""
+    low, high = xs[place - 1], xs[place]
+    part = min(1.0, (x - low) / (high - low)) if high > low else 1.0
+    return ys[place - 1] + part * (ys[place] - ys[place - 1])
 
 
 def _fitting_period(policy: PacePolicy) -> float | None:
