@@ -1,0 +1,1 @@
+"""Cluster mode: the actor tier on Ray, with one process for each part that may die alone."""
