@@ -75,6 +75,11 @@ class Strata:
         # What rounding leaves of shares that are 1 together is not a share.
         return left if left > 1e-9 else 0.0
 
+    @property
+    def all_shares(self) -> dict[str, float]:
+        """Every stratum's share of the cohort, that of the others last; together 1."""
+        return {stratum: self.share(stratum) for stratum in self.names}
+
     def of(self, attributes: Mapping[str, str]) -> str:
         """The stratum of a device with these attributes."""
         value = attributes.get(self.attribute, OTHERS)
@@ -93,6 +98,16 @@ class Strata:
             if name not in values:
                 raise ValueError(f"strata need {name}")
         return cls(**values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Participation:
+    """How often a device may take part in a task; a part of `CohortPolicy`."""
+
+    #: Seconds from a device's update until it may be selected again; 0: none.
+    min_separation_s: float
+    #: Updates that one device may give; 0: no bound.
+    max_participations: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,6 +202,15 @@ class CohortPolicy:
     def minimum_count(self) -> int:
         """Updates below which a round is abandoned; at least one."""
         return max(1, math.ceil(round(self.goal_count * self.minimum_fraction, 6)))
+
+    @property
+    def participation(self) -> Participation | None:
+        """How often a device may take part; None if that is not bounded."""
+        if not self.min_separation_s and not self.max_participations:
+            return None
+        return Participation(
+            min_separation_s=self.min_separation_s, max_participations=self.max_participations
+        )
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
