@@ -12,6 +12,9 @@ from server.storage.registry import Registry
 PROBE_KEY = "probe/present"
 PROBE = b"nightshift\n"
 
+#: Seconds that a model update may take to start before it is told to again.
+RESTART_S = 15.0
+
 
 def selector_answers(selector: Ref) -> str:
     """Whether check-ins would be answered."""
@@ -64,11 +67,28 @@ def leases_are_held(without: Iterable[str], holder: Callable[[str], str | None])
     return f"coordinated elsewhere: {', '.join(elsewhere)}" if elsewhere else "all held here"
 
 
-def model_update_is_ready(ready: bool) -> str:
-    """Whether a round could be committed."""
-    if not ready:
+def model_update_is_ready(
+    ready: Callable[[], bool], start: Callable[[], None]
+) -> Callable[[], str]:
+    """A check of whether a round could be committed.
+
+    Args:
+        ready: Whether the model update would answer at once.
+        start: Begins to start it again. Otherwise a process that is sent no devices,
+            because its model update has died, would never need it and never start it.
+    """
+    started_at = time.monotonic()
+
+    def check() -> str:
+        nonlocal started_at
+        if ready():
+            return "TensorFlow is loaded"
+        if time.monotonic() - started_at > RESTART_S:
+            started_at = time.monotonic()
+            start()
         raise NotWell("its process has not loaded TensorFlow: it is starting, or cannot start")
-    return "TensorFlow is loaded"
+
+    return check
 
 
 def _ms(began: float) -> str:

@@ -96,7 +96,10 @@ class Application:
                     "leases",
                     lambda: leases_are_held(tier.populations_without_lease(), self._holder),
                 ),
-                Probe("model_update", lambda: model_update_is_ready(tier.updater.ready)),
+                Probe(
+                    "model_update",
+                    model_update_is_ready(lambda: tier.updater.ready, tier.updater.start),
+                ),
             ],
             telemetry=self._telemetry,
         )

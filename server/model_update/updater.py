@@ -102,7 +102,7 @@ class ModelUpdater:
         return child is not None and child.ready
 
     def start(self) -> None:
-        """Begin to start the child, without waiting for it."""
+        """Begin to start the child, unless it is ready, without waiting for it."""
         self._in_background(lambda _: None)
 
     def warm(self, plan: PlanArchive) -> None:
@@ -227,7 +227,7 @@ class _Child:
     """One process and the stream to it."""
 
     def __init__(self, program: str, log: Path | None) -> None:
-        self.ready = False
+        self._loaded = False
         self._stream, theirs = socket.socketpair()
         paths = [str(_PACKAGES), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {
@@ -250,10 +250,14 @@ class _Child:
             )
         self.pid = self._process.pid
 
+    @property
+    def ready(self) -> bool:
+        return self._loaded and self._process.poll() is None
+
     def wait_until_ready(self, timeout_s: float) -> None:
         """Raises TimeoutError, _ChildLost, or UpdateFailed if it cannot import TensorFlow."""
         self._exchange(None, timeout_s)
-        self.ready = True
+        self._loaded = True
 
     def ask(self, request: Message, timeout_s: float) -> Message:
         """Raises TimeoutError, _ChildLost, or UpdateFailed with what the child says."""
