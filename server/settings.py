@@ -10,7 +10,7 @@ import difflib
 import os
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -158,8 +158,15 @@ def check(configuration: Any) -> None:
         known.check(getattr(configuration, known.name))
 
 
-def options(declaration: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Adds an option for each setting to a command that is a `SettingsCommand`."""
+def options(
+    declaration: type, *, shown: Collection[str] | None = None
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Adds an option for each setting to a command that is a `SettingsCommand`.
+
+    Args:
+        declaration: The settings.
+        shown: Those that --help lists; all, if it is None.
+    """
 
     def add(command: Callable[..., Any]) -> Callable[..., Any]:
         for known in reversed(settings(declaration)):
@@ -171,6 +178,7 @@ def options(declaration: type) -> Callable[[Callable[..., Any]], Callable[..., A
                 default=None if known.default in (None, "", ()) else known.default,
                 envvar=known.variable,
                 show_envvar=True,
+                hidden=shown is not None and known.name not in shown,
                 help=known.meaning.help,
             )(command)
         return command
@@ -277,9 +285,11 @@ def _number(value: float | None) -> str:
     return f"{value:g}" if value is not None and abs(value) < 1e6 else str(value)
 
 
-def table(declaration: type) -> Iterator[tuple[str, str, str, str]]:
-    """Of each setting: its option, its default and its allowed values as words, its meaning."""
+def markdown_table(declaration: type) -> str:
+    """The settings as the table of docs/configuration.md."""
+    lines = ["| option | default | allowed | meaning |", "|---|---|---|---|"]
     for known in settings(declaration):
-        default = "" if known.default in (None, "", ()) else str(known.default)
-        more = ", repeatable" if known.multiple else ""
-        yield known.option, default, known.bounds + more, known.meaning.help
+        default = "" if known.default in (None, "", ()) else f"`{known.default}`"
+        allowed = ", ".join(filter(None, (known.bounds, "repeatable" if known.multiple else "")))
+        lines.append(f"| `{known.option}` | {default} | {allowed} | {known.meaning.help} |")
+    return "\n".join(lines) + "\n"
