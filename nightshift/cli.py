@@ -37,6 +37,9 @@ COMMANDS = {
         "Build, show, check, sign and publish the plans that devices execute.",
     ),
     "serve": LazyCommand("server.commands:serve", "Run the server: device protocol and rounds."),
+    "doctor": LazyCommand(
+        "server.doctor.command:doctor", "Check a deployment: what is wrong, and what to do."
+    ),
     "task": LazyCommand(
         "nightshift.task_group:task",
         "Simulate a task; create, list, show, pause, resume and cancel a server's.",
