@@ -8,17 +8,24 @@
 networks are not favoured. When it ends with the target in the pool, the target
 is taken; otherwise the pool stays open until the target is reached, or until
 the timeout, when the round starts with at least the minimum or is abandoned.
+A round that is *pipelined* (§4.3 of the paper) selects while the round before it
+still reports: it takes nobody, and does not time out, until it is released by
+the model that its devices start from.
 
 *Reporting.* Every selected device has until the deadline. Reporting closes as
 soon as the goal is in the sum, the window has elapsed, every device has
 finished one way or the other, or those that are left can no longer bring the
-round to its minimum. What is still out then is a straggler, and is cut off.
+round to its minimum. If the policy has a straggler grace, it also closes when the
+minimum is in and no update has come for that long: devices that vanish say
+nothing, and a goal out of reach would cost the whole window. What is still out
+at the end is a straggler, and is cut off.
 
 *Commit.* Only a sum of at least the minimum count is applied, and what has been
 applied is committed once. Everything else leaves the model untouched.
 
 The round never waits for ever: in every phase it has asked to be woken, except
-while a commit is under way, whose answer only the store can give.
+before its release, for which the coordinator answers, and while a commit is
+under way, whose answer only the store can give.
 """
 
 from collections.abc import Iterable
@@ -43,6 +50,7 @@ from server.protocol.round_messages import (
     Event,
     OpenSelection,
     PoolChanged,
+    Released,
     SessionEnded,
     SumsCollected,
     UpdateAccepted,
@@ -68,6 +76,7 @@ __all__ = [
     "OpenSelection",
     "Phase",
     "PoolChanged",
+    "Released",
     "Round",
     "SessionEnded",
     "SumsCollected",
@@ -113,9 +122,15 @@ class Round:
         round_id: For whoever drives the round.
         policy: The cohort wanted.
         opened_at: Seconds, on the clock that all later times are read from.
+        target: Devices to select, at least the policy's minimum count; by default
+            what the policy says.
+        released: The model that its devices start from is there already.
         answer_timeout_s: Seconds until a missing answer of selectors or
             aggregators abandons the round.
         update_timeout_s: The same for the model update.
+
+    Raises:
+        ValueError: the target is below the policy's minimum count.
     """
 
     def __init__(
@@ -124,14 +139,23 @@ class Round:
         round_id: str,
         policy: CohortPolicy,
         opened_at: float,
+        target: int | None = None,
+        released: bool = True,
         answer_timeout_s: float = ANSWER_TIMEOUT_S,
         update_timeout_s: float = UPDATE_TIMEOUT_S,
     ) -> None:
         self.round_id = round_id
         self.policy = policy
+        self.target = policy.selection_target if target is None else target
+        if self.target < policy.minimum_count:
+            raise ValueError(
+                f"round {round_id!r} cannot select {self.target} devices, fewer than its minimum "
+                f"of {policy.minimum_count} updates"
+            )
         self._answer_timeout_s = answer_timeout_s
         self._update_timeout_s = update_timeout_s
         self._opened_at = opened_at
+        self._released_at = opened_at if released else None
         self._phase = Phase.CREATED
         self._phase_since = opened_at
         self._seconds: dict[str, float] = {}
@@ -141,6 +165,8 @@ class Round:
         self._selected = 0
         self._live: set[str] = set()
         self._accepted: set[str] = set()
+        self._last_accepted_at = opened_at
+        self._deadline_at = opened_at
         self._in_sum: int | None = None
         self._ended: dict[str, int] = {}
         self._closed_by: ClosingReason | None = None
@@ -160,17 +186,21 @@ class Round:
     def statistics(self) -> dict[str, Any]:
         """What the round's history keeps, as JSON values.
 
-        ``selected`` devices; ``accepted`` updates (in the sum, once that is
-        known); ``ended``: sessions without an update, by how; ``unfinished``:
-        sessions of which nothing has been heard; ``seconds`` spent in each phase
-        that has ended; ``closed_by``: why reporting closed, or None;
+        ``target``: devices wanted; ``selected`` devices; ``accepted`` updates (in the
+        sum, once that is known); ``ended``: sessions without an update, by how;
+        ``unfinished``: sessions of which nothing has been heard; ``dropped``:
+        those that left their update out, cut off stragglers among them, but not
+        those that the round had no need of any more; ``seconds`` spent in each
+        phase that has ended; ``closed_by``: why reporting closed, or None;
         ``abandoned_for``: the reason, or None.
         """
         return {
+            "target": self.target,
             "selected": self._selected,
             "accepted": len(self._accepted) if self._in_sum is None else self._in_sum,
             "ended": dict(self._ended),
             "unfinished": len(self._live),
+            "dropped": self._dropped,
             "seconds": dict(self._seconds),
             "closed_by": self._closed_by,
             "abandoned_for": self._abandoned_for,
@@ -181,8 +211,9 @@ class Round:
         if self._phase is not Phase.CREATED:
             return []
         window_ends_at = self._opened_at + self.policy.selection_window_s
-        opening = OpenSelection(self.policy.selection_target, window_ends_at)
-        return [opening, *self._enter(Phase.SELECTING, self._opened_at, until=window_ends_at)]
+        opening = OpenSelection(self.target, window_ends_at)
+        until = window_ends_at if self._released_at is not None else None
+        return [opening, *self._enter(Phase.SELECTING, self._opened_at, until=until)]
 
     def handle(self, event: Event, now: float) -> list[Effect]:
         """The effects of an event that happened at ``now``, in the order to do them."""
@@ -200,6 +231,8 @@ class Round:
         match event, self._phase:
             case PoolChanged(waiting), Phase.SELECTING:
                 self._waiting = waiting
+            case Released(), Phase.SELECTING if self._released_at is None:
+                return self._release(now)
             case DevicesSelected(sessions), Phase.CHOOSING:
                 return self._configure(sessions, now)
             case UpdateAccepted(session), _:
@@ -226,14 +259,31 @@ class Round:
         if self._due is None or now < self._due:
             return []
         if self._phase is Phase.REPORTING:
-            return self._close_reporting("window_elapsed", now)
+            return self._look_for_stragglers(now)
         return self._abandon(_OVERDUE[self._phase], now)
 
+    @property
+    def _dropped(self) -> int:
+        cut_off = self._closed_by in ("window_elapsed", "grace_elapsed")
+        stragglers = len(self._live) if cut_off else 0
+        left = sum(count for how, count in self._ended.items() if how != "goal_reached")
+        return left + stragglers
+
+    def _release(self, now: float) -> list[Effect]:
+        self._released_at = now
+        self._due = max(now, self._opened_at + self.policy.selection_window_s)
+        return self._look_at_the_pool(now) or [WakeAt(self._due)]
+
     def _look_at_the_pool(self, now: float) -> list[Effect]:
-        if now < self._opened_at + self.policy.selection_window_s:
+        released_at = self._released_at
+        if released_at is None or now < self._opened_at + self.policy.selection_window_s:
             return []
-        target, minimum = self.policy.selection_target, self.policy.minimum_count
-        timeout_at = self._opened_at + self.policy.selection_timeout_s
+        target, minimum = self.target, self.policy.minimum_count
+        # Devices that a released round is still short of get at least one window.
+        timeout_at = max(
+            self._opened_at + self.policy.selection_timeout_s,
+            released_at + self.policy.selection_window_s,
+        )
         timed_out = now >= timeout_at
         if self._waiting >= target or (timed_out and self._waiting >= minimum):
             take = CloseSelection(min(self._waiting, target))
@@ -254,16 +304,20 @@ class Round:
         if len(chosen) < self.policy.minimum_count:
             detail = f"{len(chosen)} devices chosen, {self.policy.minimum_count} needed"
             return self._abandon("too_few_devices", now, detail)
-        deadline_at = now + self.policy.reporting_window_s
-        entered = self._enter(Phase.REPORTING, now, until=deadline_at)
-        return [Configure(chosen, deadline_at), *entered]
+        self._deadline_at = now + self.policy.reporting_window_s
+        entered = self._enter(Phase.REPORTING, now, until=self._deadline_at)
+        return [Configure(chosen, self._deadline_at), *entered]
 
     def _finished(self, session: str, how: Ending | None, now: float) -> list[Effect]:
-        if session not in self._live:
+        if how == "lost" and session in self._accepted:
+            self._accepted.remove(session)
+        elif session in self._live:
+            self._live.remove(session)
+        else:
             return []
-        self._live.remove(session)
         if how is None:
             self._accepted.add(session)
+            self._last_accepted_at = now
         else:
             self._ended[how] = self._ended.get(how, 0) + 1
         if self._phase is not Phase.REPORTING:
@@ -275,7 +329,30 @@ class Round:
             return self._close_reporting("minimum_out_of_reach", now)
         if not self._live:
             return self._close_reporting("all_ended", now)
-        return []
+        return self._wake_for_stragglers()
+
+    def _reporting_ends_at(self) -> float:
+        grace_s = self.policy.straggler_grace_s
+        if not grace_s or len(self._accepted) < self.policy.minimum_count:
+            return self._deadline_at
+        return min(self._deadline_at, self._last_accepted_at + grace_s)
+
+    def _wake_for_stragglers(self) -> list[Effect]:
+        # One wake at a time is enough: each update only puts the end off.
+        ends_at = self._reporting_ends_at()
+        if self._due is not None and ends_at >= self._due:
+            return []
+        self._due = ends_at
+        return [WakeAt(ends_at)]
+
+    def _look_for_stragglers(self, now: float) -> list[Effect]:
+        if now >= self._deadline_at:
+            return self._close_reporting("window_elapsed", now)
+        ends_at = self._reporting_ends_at()
+        if now >= ends_at:
+            return self._close_reporting("grace_elapsed", now)
+        self._due = ends_at
+        return [WakeAt(ends_at)]
 
     def _close_reporting(self, reason: ClosingReason, now: float) -> list[Effect]:
         self._closed_by = reason

@@ -5,11 +5,14 @@ from typing import Literal
 
 from server.protocol.waking import Tick, WakeAt
 
-#: How a selected device's session ended without its update entering the sum.
-Ending = Literal["aborted", "expired", "rejected", "goal_reached"]
+#: How a selected device's session ended without its update entering the sum. "expired":
+#: it was not heard of until its deadline; "lost": its selector or aggregator died.
+Ending = Literal["aborted", "expired", "rejected", "goal_reached", "lost"]
 
-#: Why reporting closed.
-ClosingReason = Literal["goal_reached", "window_elapsed", "all_ended", "minimum_out_of_reach"]
+#: Why reporting closed. "grace_elapsed": the minimum was in, and nothing came for a while.
+ClosingReason = Literal[
+    "goal_reached", "window_elapsed", "grace_elapsed", "all_ended", "minimum_out_of_reach"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,11 @@ class DevicesSelected:
 
 
 @dataclass(frozen=True, slots=True)
+class Released:
+    """Event: the model that the round starts from is there."""
+
+
+@dataclass(frozen=True, slots=True)
 class UpdateAccepted:
     """Event: the session's update is in the sum."""
 
@@ -38,7 +46,10 @@ class UpdateAccepted:
 
 @dataclass(frozen=True, slots=True)
 class SessionEnded:
-    """Event: a selected device's session ended and its update is not in the sum."""
+    """Event: a selected device's session ended and its update is not in the sum.
+
+    If it was lost, its update may have been in the sum before.
+    """
 
     session: str
     how: Ending
@@ -94,6 +105,7 @@ Event = (
     PoolChanged
     | Tick
     | DevicesSelected
+    | Released
     | UpdateAccepted
     | SessionEnded
     | SumsCollected
