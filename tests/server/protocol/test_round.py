@@ -259,10 +259,12 @@ def test_the_statistics_say_who_ended_how_and_how_long_each_phase_took() -> None
     round_.handle(UpdateApplied(), 233.0)
     round_.handle(CommitDone(), 233.25)
     assert round_.statistics == {
+        "target": 13,
         "selected": 13,
         "accepted": 9,
         "ended": {"aborted": 3},
         "unfinished": 1,
+        "dropped": 4,
         "seconds": {
             "selecting": 10.5,
             "choosing": 0.5,
