@@ -204,9 +204,15 @@ class SettingsCommand(click.Command):
         if parent is not None:
             shared = (parent.find_root().default_map or {}).get(TABLE, {})
             own = (parent.default_map or {}).get(info_name or "", {})
-            names = {parameter.name for parameter in self.params}
-            kept = {name: value for name, value in shared.items() if name in names}
-            extra.setdefault("default_map", {**kept, **own})
+            names = [parameter.name for parameter in self.params if parameter.name]
+            for name in shared:
+                if name not in names:
+                    near = nearest(name, names)
+                    hint = f"; did you mean {near!r}?" if near else ""
+                    raise click.UsageError(
+                        f"configuration: [{TABLE}] has no setting {name!r}{hint}"
+                    )
+            extra.setdefault("default_map", {**shared, **own})
         return super().make_context(info_name, args, parent=parent, **extra)
 
 

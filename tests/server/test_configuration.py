@@ -6,12 +6,14 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
-from nightshift.cli import main
+from nightshift.cli import COMMANDS, cli, main
+from nightshift.lazy_group import LazyCommand
 from server.commands import serve
 from server.configuration import ServerConfiguration
-from server.settings import markdown_table, settings
+from server.settings import SettingsCommand, given, markdown_table, options, settings
 from tests.house import ROOT
 
 SETTINGS = settings(ServerConfiguration)
@@ -185,3 +187,26 @@ def test_database_and_blobs_are_in_the_data_directory_unless_told_otherwise(
     assert configuration.blobs == f"{tmp_path}/blobs"
     elsewhere = ServerConfiguration(data_dir=tmp_path, blobs="gs://bucket/prefix")
     assert elsewhere.blobs == "gs://bucket/prefix"
+
+
+def test_another_command_with_server_settings_finds_them_in_the_same_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @click.command(cls=SettingsCommand)
+    @options(ServerConfiguration, shown=("port",))
+    @click.pass_context
+    def selector(context: click.Context, /, **_settings: Any) -> None:
+        values = given(context, ServerConfiguration)
+        click.echo(f"{values['port']} {values['threads']} {values['host']}")
+
+    monkeypatch.setitem(cli.commands, "selector", selector)
+    monkeypatch.setitem(cli._lazy, "selector", selector)
+    monkeypatch.setitem(COMMANDS, "selector", LazyCommand("nowhere:selector", ""))
+    path = tmp_path / "my.toml"
+    path.write_text("[serve]\nport = 2\nthreads = 9\n[selector]\nport = 3\n")
+    monkeypatch.setenv("NIGHTSHIFT_HOST", "::1")
+    assert main([f"--config={path}", "selector"]) == 0
+    assert capsys.readouterr().out == "3 9 ::1\n"
+    path.write_text("[serve]\nthreds = 9\n")
+    assert main([f"--config={path}", "selector"]) == 2
+    assert "did you mean 'threads'?" in capsys.readouterr().err
