@@ -71,6 +71,12 @@ class ServerConfiguration:
         "window has passed.",
         above=0,
     )
+    session_grace_s: float = setting(
+        30.0,
+        "Seconds that a device may be late with a poll before its place in the pool, or in "
+        "the round, is given up.",
+        above=0,
+    )
     min_retry_s: float = setting(
         60.0, "Seconds before which no device comes back; at most max_retry_s.", above=0
     )

@@ -1,6 +1,7 @@
 """One device's part in a round, as its selector sees it."""
 
-from collections.abc import Iterator
+import math
+from collections import Counter
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -43,11 +44,15 @@ class Session:
     #: The variant of the round's plan that the device's runtime executes.
     variant: str
     state: State = State.WAITING
+    #: Seconds on the selector's clock until which the device must be heard of.
+    deadline: float = math.inf
     #: Why it ended, for a device that asks later.
     reason: Reason = REASON_UNSPECIFIED
     #: Seconds on the selector's clock after which it may be forgotten.
     forget_at: float = 0.0
     upload: Upload | None = None
+    #: The sum that its update is added to, by the aggregator's name.
+    aggregator: str = ""
     #: Counts the requests that brought a chunk; only the newest may append, so that
     #: a connection that hangs does not lock its own device out.
     chunks_begun: int = 0
@@ -69,12 +74,15 @@ class Session:
 
 @dataclass(kw_only=True)
 class SessionTable:
-    """The sessions of a selector: by id, and the live one of each device."""
+    """The sessions of a selector: by id, by round, and the live one of each device."""
 
     #: Seconds an ended session is remembered, so that a late request learns why.
     memory_s: float = 60.0
+    #: Live sessions of each population.
+    live: Counter[str] = field(default_factory=Counter)
     _sessions: dict[str, Session] = field(default_factory=dict)
     _by_device: dict[bytes, Session] = field(default_factory=dict)
+    _by_round: dict[str, dict[str, Session]] = field(default_factory=dict)
     _ended: dict[str, Session] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -83,6 +91,8 @@ class SessionTable:
     def add(self, session: Session) -> None:
         self._sessions[session.session_id] = session
         self._by_device[session.device_id] = session
+        self._by_round.setdefault(session.round_id, {})[session.session_id] = session
+        self.live[session.population] += 1
 
     def get(self, session_id: str) -> Session | None:
         return self._sessions.get(session_id)
@@ -102,6 +112,11 @@ class SessionTable:
         self._ended[session.session_id] = session
         if self._by_device.get(session.device_id) is session:
             del self._by_device[session.device_id]
+            self.live[session.population] -= 1
+        of_round = self._by_round.get(session.round_id, {})
+        of_round.pop(session.session_id, None)
+        if not of_round:
+            self._by_round.pop(session.round_id, None)
 
     def forget(self, now: float) -> None:
         """Drops the sessions that ended long ago."""
@@ -115,6 +130,17 @@ class SessionTable:
             del self._ended[session_id]
             self._sessions.pop(session_id, None)
 
+    def overdue(self, now: float) -> list[Session]:
+        """Live sessions whose device should have been heard of by now.
+
+        Those whose update is being added are not among them: the sum decides.
+        """
+        return [
+            session
+            for session in self._by_device.values()
+            if session.deadline < now and session.state is not State.ADDING
+        ]
+
     def live_by_state(self, population: str) -> dict[str, int]:
         """How many live sessions of a population are in each state."""
         counts = {state.value: 0 for state in State if state in LIVE}
@@ -123,11 +149,8 @@ class SessionTable:
                 counts[session.state.value] += 1
         return counts
 
-    def of_round(self, round_id: str) -> Iterator[Session]:
+    def of_round(self, round_id: str) -> list[Session]:
         """The sessions that end with their round: the live ones, except those whose update
         is being added, of which the sum decides."""
-        return (
-            session
-            for session in list(self._by_device.values())
-            if session.round_id == round_id and session.state is not State.ADDING
-        )
+        found = self._by_round.get(round_id, {}).values()
+        return [session for session in found if session.state is not State.ADDING]

@@ -5,48 +5,45 @@ import os
 import random
 import secrets
 import socket
-import time
+import threading
 from contextlib import suppress
+from functools import partial
 
-from device_plan import signing
-from device_plan.archive import MalformedPlan, PlanArchive
 from server.actors.cells import ActorDied, AskTimeout
 from server.actors.coordinator import Coordinator
 from server.actors.runtime import Actor, ActorSystem, Ref
-from server.actors.selector import PopulationSettings, Selector
+from server.actors.selector import Selector
 from server.actors.services import Services
+from server.actors.supervised import OneSelector, Supervised
 from server.configuration import ServerConfiguration
+from server.deployment import Deployment
 from server.downloads import Downloads
+from server.model_update.plan_updates import PlanUpdates
 from server.model_update.updater import ModelUpdater
-from server.protocol.pace_steering import PacePolicy, PaceSteering
-from server.schedule import Schedule
 from server.secrets_file import ServerSecrets
+from server.served_population import settings_of
 from server.session_events import SessionEventLog
-from server.storage.blobs import (
-    BlobDamaged,
-    BlobNotFound,
-    LocalBlobs,
-    get_content,
-    put_content,
-)
+from server.storage.blobs import BlobStore, LocalBlobs, get_content
 from server.storage.database import open_database
-from server.storage.errors import UnknownPopulation
-from server.storage.plans import PlanVariant
+from server.storage.population_blobs import PopulationBlobs
 from server.storage.registry import Registry
 from server.telemetry.telemetry import Telemetry
 from server.upload import UploadMemory
 
 _log = logging.getLogger(__name__)
 
-#: Seconds between two writes of the session shapes.
+#: Seconds between two looks after the house.
 HOUSEKEEPING_S = 1.0
 
-#: Seconds until a coordinator that died is replaced, so that one that dies at once
+#: Seconds until an actor that died is replaced, so that one that dies at once
 #: does not keep the machine busy.
 RESTART_S = 1.0
 
 #: What the names of coordinators begin with.
 COORDINATOR = "coordinator/"
+
+#: The name of the selector's actor, and of the only selector of an embedded tier.
+SELECTOR = "selector"
 
 
 class EmbeddedTier:
@@ -62,37 +59,39 @@ class EmbeddedTier:
 
     def __init__(self, configuration: ServerConfiguration) -> None:
         self.configuration = configuration
-        self._plan_keys = [signing.load_public_key(path) for path in configuration.plan_keys]
         self.secrets = ServerSecrets.load_or_create(configuration.data_dir)
         # `nightshift serve` locks the directory: what a killed server left unfinished goes.
         self.blobs = LocalBlobs(root=configuration.data_dir / "blobs", sole=True)
         self._engine = open_database(configuration.database_url)
         self.registry = Registry(engine=self._engine)
-        self.downloads = Downloads()
+        self.deployment = Deployment(
+            configuration=configuration, registry=self.registry, blobs=self.blobs_of
+        )
+        self.downloads = Downloads(load=self._content)
         self.events = SessionEventLog()
         self.updater = ModelUpdater()
         self.system = ActorSystem()
         self.telemetry = Telemetry()
         self.upload_memory = UploadMemory(limit=configuration.max_upload_bytes)
-        self.selector: Ref = self.system.spawn(
-            Selector,
-            name="selector",
-            dispatch="inline",
-            clock=time.monotonic,
-            rng=random.Random(secrets.randbits(64)),
-            memory=self.upload_memory,
-            poll_interval_s=configuration.poll_interval_s,
-        )
+        self._housekeeper = self.system.spawn(Housekeeper, name="housekeeper", tier=self)
+        self.selector = Supervised(self._start_selector)
         self.owner = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}"
         self.coordinators: dict[str, Ref] = {}
-        self._housekeeper = self.system.spawn(Housekeeper, name="housekeeper", tier=self)
+        self._services = Services(
+            selectors=OneSelector(SELECTOR, self.selector),
+            registry=self.registry,
+            blobs=self.blobs_of,
+            updater=PlanUpdates(blobs=self.blobs_of, updater=self.updater),
+            rng=random.Random(secrets.randbits(64)),
+            telemetry=self.telemetry,
+        )
+        self._serving = threading.Lock()
 
     def start(self) -> None:
         """Begins to serve the populations in the registry."""
         self.updater.start()
-        self._describe_old_plans()
-        for population in self.registry.populations.list():
-            self._serve(population.name)
+        self.deployment.describe_old_plans(self.blobs)
+        self.serve_populations()
         self._housekeeper.tell("keep_house")
 
     def close(self) -> None:
@@ -105,10 +104,17 @@ class EmbeddedTier:
         self.updater.close()
         self._engine.dispose()
 
+    def blobs_of(self, population: str) -> BlobStore:
+        """Where the population's plans, states and checkpoints are."""
+        return PopulationBlobs(self.blobs, population)
+
+    def _content(self, population: str, sha256: str) -> bytes:
+        return get_content(self.blobs_of(population), sha256)
+
     def populations_without_lease(self) -> list[str]:
         """Those for which no round can start now."""
         without = []
-        for name, coordinator in self.coordinators.items():
+        for name, coordinator in list(self.coordinators.items()):
             try:
                 holds = coordinator.ask("holds_lease")
             except (ActorDied, AskTimeout):
@@ -117,152 +123,46 @@ class EmbeddedTier:
                 without.append(name)
         return without
 
-    def create_tasks(
-        self, plan: PlanArchive, *, rounds: int | None = None, goal_count: int | None = None
-    ) -> list[str]:
-        """Registers a plan, its training task and, if it has one, its evaluation task.
-
-        Args:
-            plan: From the author.
-            rounds: Rounds to commit, instead of what the author wished.
-            goal_count: Updates that complete a training round, likewise.
-
-        Returns:
-            The ids of the tasks, the training task's first.
-
-        Raises:
-            MalformedPlan, ValueError: the plan cannot be run; nothing was created.
-            NotTrusted: it is not signed by one of the configured keys; likewise.
-        """
-        if self._plan_keys:
-            signing.verify_archive(plan, self._plan_keys)
-        schedule = Schedule.of(plan, rounds=rounds, goal_count=goal_count)
-        population = schedule.population
-        self._ensure_population(population)
-        for data in (plan.data, plan.initial_state, plan.initial_checkpoint):
-            put_content(self.blobs, data)
-        self.registry.plans.add(
-            digest=plan.digest,
-            variants=self._store_variants(plan),
-            manifest={
-                "name": plan.manifest.name,
-                "graph_bytes": len(plan.graph),
-                "checkpoint_bytes": len(plan.initial_checkpoint),
-                "min_runtime_version": plan.manifest.min_runtime_version,
-            },
-            schedule=plan.schedule,
-        )
-        training = self.registry.tasks.create(
-            population=population,
-            name=schedule.name,
-            computation="training",
-            plan_digest=plan.digest,
-            cohort=schedule.cohort.to_json(),
-            rounds=schedule.rounds,
-            initial_state_sha256=put_content(self.blobs, plan.initial_state),
-            initial_checkpoint_sha256=put_content(self.blobs, plan.initial_checkpoint),
-        )
-        created = [training]
-        if schedule.evaluation is not None:
-            created.append(
-                self.registry.tasks.create(
-                    population=population,
-                    name=f"{schedule.name}-evaluation",
-                    computation="evaluation",
-                    plan_digest=plan.digest,
-                    cohort=schedule.evaluation.cohort.to_json(),
-                    evaluates=training,
-                    every_rounds=schedule.evaluation.every_rounds,
-                )
-            )
+    def tasks_changed(self, population: str) -> None:
+        """A task of the population was created, paused, resumed, cancelled or weighted."""
+        self.serve_populations()
         self.coordinators[population].tell("tasks_changed")
-        return created
 
-    def signature_warning(self, plan: PlanArchive) -> str | None:
-        """What an operator should know of a plan's signature that this server does not verify."""
-        if self._plan_keys:
-            return None
-        advice = "start the server with --plan-key to run only plans signed by keys you know"
-        if not plan.signature:
-            return f"the plan is not signed: {advice}"
-        signer = signing.signed_by(plan.signature)
-        return f"the plan's signature by key {signer} was not verified: {advice}"
-
-    def _store_variants(self, plan: PlanArchive) -> list[PlanVariant]:
-        variants = []
-        for part in plan.variants:
-            data = part.to_bytes()
-            variants.append(
-                PlanVariant(
-                    name=part.variant,
-                    device_part_digest=put_content(self.blobs, data),
-                    size=len(data),
-                    runtimes=tuple(runtime.name for runtime in part.manifest.runtimes),
+    def serve_populations(self) -> None:
+        """Tells the selector what the registry says of each population, and coordinates all."""
+        with self._serving:
+            for population in self.registry.populations.list():
+                self.selector.ask(
+                    "serve", settings_of(population, self.registry, self.configuration)
                 )
-            )
-        return variants
+                if population.name not in self.coordinators:
+                    self.start_coordinator(population.name)
 
-    def _describe_old_plans(self) -> None:
-        for digest in self.registry.plans.undescribed():
-            try:
-                plan = PlanArchive(get_content(self.blobs, digest))
-            except (BlobNotFound, BlobDamaged, MalformedPlan):
-                # Its tasks' rounds fail on it too, and say so.
-                _log.exception("plan %s cannot be read", digest)
-                continue
-            self.registry.plans.describe(digest, self._store_variants(plan))
-
-    def _ensure_population(self, name: str) -> None:
-        try:
-            self.registry.populations.get(name)
-        except UnknownPopulation:
-            self.registry.populations.create(
-                name=name,
-                holdout_fraction=self.configuration.holdout_fraction,
-                holdout_salt=secrets.token_bytes(16),
-            )
-        if name not in self.coordinators:
-            self._serve(name)
-
-    def _serve(self, name: str) -> None:
-        population = self.registry.populations.get(name)
-        settings = self.configuration
-        pace = PaceSteering(
-            policy=PacePolicy(
-                min_delay_s=settings.min_retry_s,
-                max_delay_s=settings.max_retry_s,
-                rendezvous_period_s=settings.rendezvous_s,
-            )
+    def _start_selector(self) -> Ref:
+        selector = self.system.spawn(
+            Selector,
+            name=SELECTOR,
+            dispatch="inline",
+            selector_id=SELECTOR,
+            rng=random.Random(secrets.randbits(64)),
+            memory=self.upload_memory,
+            downloads=self.downloads,
+            poll_interval_s=self.configuration.poll_interval_s,
+            grace_s=self.configuration.session_grace_s,
         )
-        self.selector.ask(
-            "serve_population",
-            PopulationSettings(
-                name=name,
-                holdout_fraction=population.holdout_fraction,
-                holdout_salt=population.holdout_salt,
-                pace=pace,
-                unsupported_retry_s=settings.unsupported_retry_s,
-            ),
-        )
-        self.start_coordinator(name)
+        self.system.watch(self._housekeeper, selector)
+        return selector
 
     def start_coordinator(self, name: str) -> None:
         """Spawns a population's coordinator, watched by the housekeeper."""
-        settings = self.configuration
         coordinator = self.system.spawn(
             Coordinator,
             name=f"{COORDINATOR}{name}",
             population=name,
             owner=self.owner,
-            lease_ttl_s=settings.lease_ttl_s,
-            retry_s=settings.round_retry_s,
-            services=Services(
-                selector=self.selector,
-                registry=self.registry,
-                blobs=self.blobs,
-                downloads=self.downloads,
-                updater=self.updater,
-            ),
+            lease_ttl_s=self.configuration.lease_ttl_s,
+            retry_s=self.configuration.round_retry_s,
+            services=self._services,
         )
         self.coordinators[name] = coordinator
         self.system.watch(self._housekeeper, coordinator)
@@ -277,7 +177,7 @@ class EmbeddedTier:
 
 
 class Housekeeper(Actor):
-    """Stores session shapes, forgets ended sessions, and replaces coordinators that died.
+    """Stores session shapes, ends what is overdue, and replaces actors that died.
 
     Args:
         tier: Whose house it is.
@@ -288,21 +188,35 @@ class Housekeeper(Actor):
 
     def keep_house(self) -> None:
         """Once a second, whatever happens."""
-        try:
-            self._tier.flush_events()
-            self._tier.selector.ask("forget_ended_sessions")
-        except Exception:
-            _log.exception("housekeeping failed; it is tried again")
+        for duty in (
+            partial(self._tier.selector.ask, "tidy"),
+            self._tier.serve_populations,
+            self._tier.flush_events,
+        ):
+            try:
+                duty()
+            except Exception:
+                _log.exception("housekeeping failed; it is tried again")
         self.system.schedule(HOUSEKEEPING_S, self.ref, "keep_house")
 
     def on_death(self, name: str, reason: BaseException | None) -> None:
-        """A coordinator has ended; its successor fences whatever it has left running."""
-        self._tier.telemetry.failures.actor_died("coordinator", name, reason)
-        self.system.schedule(RESTART_S, self.ref, "replace", name.removeprefix(COORDINATOR))
+        """The selector or a coordinator has ended.
 
-    def replace(self, population: str) -> None:
+        A coordinator's successor fences whatever it has left running. A
+        selector's devices are lost; its successor has none yet.
+        """
+        kind = SELECTOR if name == SELECTOR else "coordinator"
+        self._tier.telemetry.failures.actor_died(kind, name, reason)
+        self.system.schedule(RESTART_S, self.ref, "replace", name)
+
+    def replace(self, name: str) -> None:
+        """Starts an actor in the place of one that died."""
         try:
-            self._tier.start_coordinator(population)
+            if name == SELECTOR:
+                self._tier.selector.restart()
+                self._tier.serve_populations()
+            else:
+                self._tier.start_coordinator(name.removeprefix(COORDINATOR))
         except Exception:
-            _log.exception("the coordinator of %s cannot be started", population)
-            self.system.schedule(RESTART_S, self.ref, "replace", population)
+            _log.exception("%s cannot be started", name)
+            self.system.schedule(RESTART_S, self.ref, "replace", name)

@@ -10,12 +10,22 @@ class UploadMemory:
     it does, so buffers of uploads that are done are kept for the next ones.
 
     Args:
-        limit: Bytes that unfinished uploads may have together.
+        limit: Bytes that unfinished uploads may have together; None: only what
+            the memory that this one is a share of allows.
         spare: Bytes of buffers kept for later.
+        within: The memory that this one is a share of. It keeps the buffers.
     """
 
-    def __init__(self, *, limit: int, spare: int = 64 << 20) -> None:
-        self._limit = limit
+    def __init__(
+        self,
+        *,
+        limit: int | None,
+        spare: int = 64 << 20,
+        within: "UploadMemory | None" = None,
+    ) -> None:
+        #: May be changed; what is held already stays.
+        self.limit = limit
+        self._within = within
         self._spare_limit = spare
         self._held = 0
         self._spare: dict[int, list[bytearray]] = {}
@@ -30,8 +40,13 @@ class UploadMemory:
     def take(self, size: int) -> bytearray | None:
         """A buffer of `size` bytes, whatever is in it; None if it is not to be had now."""
         with self._lock:
-            if self._held + size > self._limit:
+            if self.limit is not None and self._held + size > self.limit:
                 return None
+            if self._within is not None:
+                buffer = self._within.take(size)
+                if buffer is not None:
+                    self._held += size
+                return buffer
             self._held += size
             spare = self._spare.get(size)
             if spare:
@@ -43,7 +58,9 @@ class UploadMemory:
         """Ends an upload of `size` bytes; its buffer may be used again unless it is None."""
         with self._lock:
             self._held -= size
-            if buffer is not None and self._spare_bytes + size <= self._spare_limit:
+            if self._within is not None:
+                self._within.give_back(size, buffer)
+            elif buffer is not None and self._spare_bytes + size <= self._spare_limit:
                 self._spare.setdefault(size, []).append(buffer)
                 self._spare_bytes += size
 

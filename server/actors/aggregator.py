@@ -1,6 +1,6 @@
 """The ephemeral sum of a part of one round's updates."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,15 +54,11 @@ class Aggregator:
         return PartialSum(accumulator, frozenset(self._sessions))
 
 
-def merged(parts: list[PartialSum]) -> tuple[Mapping[str, np.ndarray], int]:
-    """The sums by tensor name over all parts, and the number of updates in them.
-
-    Raises:
-        ValueError: there is no part.
-    """
+def merged(parts: Sequence[PartialSum]) -> PartialSum | None:
+    """One sum of all parts; the first part becomes it. None if there are none."""
     if not parts:
-        raise ValueError("a round has at least one aggregator")
+        return None
     total = parts[0].accumulator
     for part in parts[1:]:
         total.merge(part.accumulator)
-    return total.tensors(), total.count
+    return PartialSum(total, frozenset().union(*(part.sessions for part in parts)))

@@ -1,24 +1,25 @@
 """The coordinator: owns one population, by a fenced lease, and starts its rounds."""
 
 import logging
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from device_plan.archive import MalformedPlan, PlanArchive
 from device_plan.cohort import CohortPolicy
-from device_plan.wire_pb2 import EVALUATION, ROUND_ABANDONED, TRAINING, Computation
-from server.actors.master_aggregator import Brief, MasterAggregator
+from device_plan.wire_pb2 import ROUND_ABANDONED
+from server.actors.master_aggregator import Brief, MasterAggregator, PlanBrief
 from server.actors.runtime import Actor, Ref
 from server.actors.services import Services
-from server.assignment import Variants
+from server.protocol.over_selection import OverSelection
 from server.protocol.population import (
     CancelRound,
     CompleteTask,
     Effect,
     Event,
     Population,
+    ReleaseRound,
     RoundEnded,
+    RoundReporting,
     StartRound,
     TaskChanged,
     TaskView,
@@ -31,6 +32,9 @@ from server.storage.leases import Fenced, Lease
 from server.storage.tasks import Task
 
 _log = logging.getLogger(__name__)
+
+#: Rounds of a task's history from which its drop-out is estimated at first.
+REMEMBERED_ROUNDS = 50
 
 
 @dataclass
@@ -70,7 +74,8 @@ class Coordinator(Actor):
         self._lease: Lease | None = None
         self._decisions = self._fresh_decisions()
         self._running: dict[str, _Running] = {}
-        self._plans: dict[str, PlanArchive] = {}
+        self._plans: dict[str, PlanBrief] = {}
+        self._over_selection: dict[str, OverSelection] = {}
 
     def begin(self) -> None:
         """Tries to take the lease, now and from then on."""
@@ -96,6 +101,7 @@ class Coordinator(Actor):
         if self._lease is not None:
             lease, self._lease = self._lease, None
             self._services.registry.leases.release(lease)
+            self._services.telemetry.leases.released(self._population, lease.epoch)
 
     @property
     def _lease_name(self) -> str:
@@ -105,18 +111,18 @@ class Coordinator(Actor):
         return Population(name=self._population, retry_s=self._retry_s)
 
     def _take_over(self, lease: Lease) -> None:
+        for selector in self._services.selectors.members().values():
+            selector.tell("end_stale", self._population, lease.epoch)
         left_open = self._services.registry.rounds.abandon_unfinished(lease, self._population)
-        _log.info(
-            "coordinating %s, epoch %d; %d unfinished rounds abandoned",
-            self._population,
-            lease.epoch,
-            len(left_open),
+        self._services.telemetry.leases.acquired(
+            self._population, lease.epoch, unfinished=len(left_open)
         )
         self._decisions = self._fresh_decisions()
         self.tasks_changed()
 
     def _step_down(self, why: str) -> None:
-        _log.warning("no longer coordinating %s: %s", self._population, why)
+        if self._lease is not None:
+            self._services.telemetry.leases.lost(self._population, self._lease.epoch, why)
         self._lease = None
         for running in self._running.values():
             running.master.tell("cancel", "the lease was lost")
@@ -126,22 +132,8 @@ class Coordinator(Actor):
         """A task was created, paused, resumed or cancelled: look at all of them."""
         if self._lease is None:
             return
-        tasks = self._services.registry.tasks.list(self._population)
-        self._offer(tasks)
-        for task in tasks:
+        for task in self._services.registry.tasks.list(self._population):
             self._decide(TaskChanged(self._view(task)))
-        self._rest_if_idle()
-
-    def _offer(self, tasks: Sequence[Task]) -> None:
-        """Tells the selector which runtimes the tasks that go on have a variant for."""
-        offers: dict[Computation, list[Variants]] = {TRAINING: [], EVALUATION: []}
-        for task in tasks:
-            if task.status in ("active", "paused"):
-                plan = self._services.registry.plans.get(task.plan_digest)
-                offers[TRAINING if task.computation == "training" else EVALUATION].append(
-                    tuple((variant.name, variant.runtimes) for variant in plan.variants)
-                )
-        self._services.selector.tell("offer", self._population, offers)
 
     def _view(self, task: Task) -> TaskView:
         evaluated = self._services.registry.rounds.last_committed(task.task_id)
@@ -163,17 +155,24 @@ class Coordinator(Actor):
     def on_tick(self) -> None:
         self._decide(Tick())
 
-    def round_ended(self, task_id: str, round_id: str, committed: bool) -> None:
-        """A master aggregator is done."""
+    def round_reporting(self, task_id: str, round_id: str) -> None:
+        """A round's devices have their work: the task's next round may look for its own."""
+        if round_id in self._running:
+            self._decide(RoundReporting(task_id=task_id, round_id=round_id))
+
+    def round_ended(self, task_id: str, round_id: str) -> None:
+        """A master aggregator is done. What became of the round is in the registry."""
         if self._running.pop(round_id, None) is None:
             return
-        task = self._services.registry.tasks.get(task_id)
+        registry = self._services.registry
+        record = registry.rounds.get(round_id)
+        self._over_selection_of(task_id).observe(record.statistics)
         self._decide(
             RoundEnded(
                 task_id=task_id,
                 round_id=round_id,
-                committed=committed,
-                head_round=self._view(task).head_round,
+                committed=record.outcome == "committed",
+                head_round=self._view(registry.tasks.get(task_id)).head_round,
             )
         )
 
@@ -187,12 +186,18 @@ class Coordinator(Actor):
         if running is None or self._lease is None:
             return
         _log.error("round %s lost its master aggregator: %r", name, reason)
-        self._services.selector.ask("end_round", name, ROUND_ABANDONED)
-        self._services.registry.rounds.abandon(self._lease, name, "master_aggregator_lost", {})
-        self.round_ended(running.task_id, name, False)
+        for selector in self._services.selectors.members().values():
+            selector.tell("end_round", name, ROUND_ABANDONED)
+        try:
+            # Unless it died after its commit.
+            self._services.registry.rounds.abandon(self._lease, name, "master_aggregator_lost", {})
+        except Fenced:
+            self._step_down("another coordinator has the lease")
+            return
+        self.round_ended(running.task_id, name)
 
     def _decide(self, event: Event) -> None:
-        self._perform(self._decisions.handle(event, time.monotonic()))
+        self._perform(self._decisions.handle(event, self.system.now()))
 
     def _perform(self, effects: Iterable[Effect]) -> None:
         for effect in effects:
@@ -214,36 +219,36 @@ class Coordinator(Actor):
             case CompleteTask(task_id):
                 self._services.registry.tasks.set_status(task_id, "active", "completed")
                 _log.info("task %s is complete", task_id)
-                self._offer(self._services.registry.tasks.list(self._population))
-                self._rest_if_idle()
+            case ReleaseRound():
+                self._release(effect)
             case CancelRound(_, round_id):
                 running = self._running.get(round_id)
                 if running is not None:
                     running.master.tell("cancel", "its task was cancelled")
             case WakeAt(at):
-                self.system.schedule(max(0.0, at - time.monotonic()), self.ref, "on_tick")
-
-    def _rest_if_idle(self) -> None:
-        tasks = self._services.registry.tasks.list(self._population)
-        if not any(task.status == "active" for task in tasks):
-            self._services.selector.tell("rest", self._population)
+                self.system.schedule(max(0.0, at - self.system.now()), self.ref, "on_tick")
 
     def _start_round(self, start: StartRound) -> None:
         if self._lease is None:
             return
-        task = self._services.registry.tasks.get(start.task_id)
-        plan = self._plan(task.plan_digest)
-        base = self._services.registry.models.get(task.evaluates or task.task_id, start.base_round)
-        round_id = self._services.registry.rounds.open(
-            self._lease, task.task_id, start.number, start.base_round
+        registry = self._services.registry
+        task = registry.tasks.get(start.task_id)
+        plan = self._plan(task.population, task.plan_digest)
+        base = (
+            None
+            if start.base_round is None
+            else registry.models.get(task.evaluates or task.task_id, start.base_round)
         )
+        round_id = registry.rounds.open(self._lease, task.task_id, start.number, start.base_round)
         master = self.system.spawn(
             MasterAggregator,
             name=round_id,
             brief=Brief(
                 round_id=round_id,
                 task=task,
+                number=start.number,
                 cohort=start.cohort,
+                target=self._over_selection_of(task.task_id).target(start.cohort),
                 plan=plan,
                 base=base,
                 lease=self._lease,
@@ -256,8 +261,34 @@ class Coordinator(Actor):
         master.tell("begin")
         self._perform(self._decisions.round_started(task.task_id, round_id))
 
-    def _plan(self, digest: str) -> PlanArchive:
+    def _release(self, release: ReleaseRound) -> None:
+        """The model that a round's devices start from is there."""
+        running = self._running.get(release.round_id)
+        if running is None or self._lease is None:
+            return
+        registry = self._services.registry
+        base = registry.models.get(release.task_id, release.base_round)
+        if registry.rounds.release(
+            self._lease, release.round_id, release.number, release.base_round
+        ):
+            running.master.tell("release", base)
+
+    def _over_selection_of(self, task_id: str) -> OverSelection:
+        found = self._over_selection.get(task_id)
+        if found is None:
+            found = self._over_selection[task_id] = OverSelection()
+            history = self._services.registry.rounds.list(task_id)
+            for record in history[-REMEMBERED_ROUNDS:]:
+                found.observe(record.statistics)
+        return found
+
+    def _plan(self, population: str, digest: str) -> PlanBrief:
         plan = self._plans.get(digest)
         if plan is None:
-            plan = self._plans[digest] = PlanArchive(get_content(self._services.blobs, digest))
+            archive = PlanArchive(get_content(self._services.blobs(population), digest))
+            plan = self._plans[digest] = PlanBrief(
+                digest=digest,
+                variants=self._services.registry.plans.get(digest).variants,
+                manifest=archive.manifest.SerializeToString(),
+            )
         return plan

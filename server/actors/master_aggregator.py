@@ -1,34 +1,38 @@
 """The master aggregator: owns one round of one task, and dies with it.
 
-It carries out what the `Round` state machine decides: it opens the selection,
-configures the devices, spawns the aggregators, collects their sums, has the
-model update computed, and commits, fenced by the coordinator's lease. All of a
-round's state is in memory until that commit.
+It carries out what the `Round` state machine decides: it opens the selection
+at every selector, configures the devices, collects the selectors' partial sums,
+has the model update computed, and commits, fenced by the coordinator's lease.
+All of a round's state is in memory until that commit.
 """
 
-import logging
-import time
-from collections.abc import Iterable
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Literal
 
-import numpy as np
-
-from device_plan.archive import PlanArchive
 from device_plan.cohort import CohortPolicy
 from device_plan.wire_pb2 import (
     EVALUATION,
     GOAL_REACHED,
+    PARTICIPATED_ENOUGH,
+    PARTICIPATED_RECENTLY,
     ROUND_ABANDONED,
     ROUND_OVER,
     TRAINING,
 )
-from server.actors.aggregator import Aggregator, merged
+from server.actors.aggregator import PartialSum, merged
 from server.actors.runtime import Actor, Ref
+from server.actors.selectors import SelectorGroup
 from server.actors.services import Services
-from server.aggregation.admission import Admission
-from server.assignment import Download, Opening, Work
+from server.assignment import Chosen, Download, Opening, Work
 from server.model_update.updater import UpdateFailed, UpdateResult
+from server.protocol.participation import eligible
 from server.protocol.round import (
+    ANSWER_TIMEOUT_S,
+    UPDATE_TIMEOUT_S,
     Abandon,
     ApplyUpdate,
     Cancelled,
@@ -43,7 +47,9 @@ from server.protocol.round import (
     Event,
     OpenSelection,
     PoolChanged,
+    Released,
     Round,
+    SessionEnded,
     SumsCollected,
     Tick,
     UpdateApplied,
@@ -51,15 +57,33 @@ from server.protocol.round import (
 )
 from server.protocol.round import UpdateFailed as RoundUpdateFailed
 from server.protocol.round_messages import ClosingReason
-from server.storage.blobs import get_content, put_content
+from server.storage.blobs import content_key, get_content, put_content
 from server.storage.leases import Fenced, Lease
 from server.storage.models import Model
+from server.storage.plans import PlanVariant
 from server.storage.tasks import Task
+from server.telemetry.rounds import RoundEnd, RoundTelemetry
 
-_log = logging.getLogger(__name__)
+#: How a round ends.
+Outcome = Literal["committed", "abandoned"]
 
-#: Sums a round is spread over; two keep two cores adding.
-AGGREGATORS = 2
+#: Takings out of the pool for one round; each replaces those who may not take part.
+MAX_TAKINGS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanBrief:
+    """What a round must know of its plan.
+
+    Attributes:
+        digest: Of the archive.
+        variants: Its device parts, the best first.
+        manifest: Of the best one, serialized.
+    """
+
+    digest: str
+    variants: tuple[PlanVariant, ...]
+    manifest: bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,83 +93,118 @@ class Brief:
     Attributes:
         round_id: The round, opened in the registry.
         task: Its task.
+        number: The task's own count of rounds, as it was opened.
         cohort: How many devices, and how long.
+        target: Devices to select.
         plan: The task's plan.
-        base: The model that the devices start from or evaluate.
+        base: The model that the devices start from or evaluate. None: it is not there
+            yet; the round selects its devices and waits for `release`.
         lease: The coordinator's, under which everything is written.
     """
 
     round_id: str
     task: Task
+    number: int
     cohort: CohortPolicy
-    plan: PlanArchive
-    base: Model
+    target: int
+    plan: PlanBrief
+    base: Model | None
     lease: Lease
 
 
 class MasterAggregator(Actor):
     """Runs one round and stops.
 
-    The coordinator is told `round_ended(task_id, round_id, committed)` at its end.
+    The coordinator is told `round_reporting(task_id, round_id)` when the devices
+    have their work, and `round_ended(task_id, round_id)` at the end.
 
     Args:
         brief: The round.
-        coordinator: Its coordinator.
+        coordinator: Its coordinator; the round is cancelled if that dies.
         services: What it works with.
     """
 
     def __init__(self, *, brief: Brief, coordinator: Ref, services: Services) -> None:
         self._brief = brief
+        self._base = brief.base
         self._coordinator = coordinator
         self._services = services
+        self._blobs = services.blobs(brief.task.population)
         self._training = brief.task.computation == "training"
         self._round = Round(
-            round_id=brief.round_id, policy=brief.cohort, opened_at=time.monotonic()
+            round_id=brief.round_id,
+            policy=brief.cohort,
+            opened_at=self.system.now(),
+            target=brief.target,
+            released=brief.base is not None,
         )
-        self._aggregators: tuple[Ref, ...] = ()
-        self._sums: dict[str, np.ndarray] = {}
+        self._selectors = SelectorGroup(
+            round_id=brief.round_id, members=services.selectors.members(), rng=services.rng
+        )
+        self._opened_at = self.system.now()
+        self._sum: PartialSum | None = None
         self._result: UpdateResult | None = None
 
     def begin(self) -> None:
         """Opens the selection."""
+        self.system.watch(self.ref, self._coordinator)
         self._perform(self._round.start())
+
+    def release(self, base: Model) -> None:
+        """The model that the round was waiting for is there."""
+        if self._base is None:
+            self._base = base
+            self.on_event(PoolChanged(self._selectors.waiting()))
+            self.on_event(Released())
 
     def on_event(self, event: Event) -> None:
         """Something happened to the round's pool or sessions."""
-        self._perform(self._round.handle(event, time.monotonic()))
+        self._perform(self._round.handle(event, self.system.now()))
+
+    def pool_changed(self, selector_id: str, waiting: int) -> None:
+        """A selector's pool holds so many devices."""
+        self.on_event(PoolChanged(self._selectors.pool_changed(selector_id, waiting)))
 
     def on_tick(self) -> None:
         """The state machine asked to be woken about now."""
-        waiting = self._services.selector.ask("waiting", self._brief.round_id)
-        if waiting is not None:
-            self.on_event(PoolChanged(waiting))
+        if self._round.phase == "selecting":
+            self.on_event(PoolChanged(self._selectors.waiting()))
         self.on_event(Tick())
 
     def cancel(self, reason: str) -> None:
         """Ends the round without a result: its task was paused or cancelled."""
         self.on_event(Cancelled(reason))
 
-    def on_stop(self) -> None:
-        for aggregator in self._aggregators:
-            self.system.stop(aggregator)
+    def on_death(self, name: str, reason: BaseException | None) -> None:  # noqa: ARG002
+        """A selector has ended, and its devices are lost; or the coordinator."""
+        if name == self._coordinator.name:
+            self.cancel("its coordinator has ended")
+        else:
+            self._selectors.drop(name)
+            self._perform([])
 
     def _perform(self, effects: Iterable[Effect]) -> None:
         """Carries out effects, and whatever follows from their results, in order."""
         pending = list(effects)
-        while pending:
-            answer = self._carry_out(pending.pop(0))
-            if answer is not None:
-                pending.extend(self._round.handle(answer, time.monotonic()))
+        while True:
+            answers: list[Event] = []
+            if pending:
+                answer = self._carry_out(pending.pop(0))
+                answers += [] if answer is None else [answer]
+            answers += [SessionEnded(each, "lost") for each in self._selectors.take_lost()]
+            for answer in answers:
+                pending += self._round.handle(answer, self.system.now())
+            if not pending:
+                return
 
     def _carry_out(self, effect: Effect) -> Event | None:
         match effect:
             case WakeAt(at):
-                self.system.schedule(max(0.0, at - time.monotonic()), self.ref, "on_tick")
+                self.system.schedule(max(0.0, at - self.system.now()), self.ref, "on_tick")
             case OpenSelection():
                 self._open_selection(effect)
             case CloseSelection(count):
-                taken = self._services.selector.ask("take", self._brief.round_id, count)
-                return DevicesSelected(taken)
+                return DevicesSelected(tuple(each.session_id for each in self._take(count)))
             case Configure(sessions, deadline_at):
                 self._configure(sessions, deadline_at)
             case CloseReporting(reason):
@@ -159,114 +218,195 @@ class MasterAggregator(Actor):
         return None
 
     def _open_selection(self, effect: OpenSelection) -> None:
-        self._services.selector.ask(
-            "open_selection",
+        brief, cohort = self._brief, self._brief.cohort
+        lifetime_s = cohort.selection_timeout_s + cohort.reporting_window_s + 2 * ANSWER_TIMEOUT_S
+        if self._base is None:
+            # The round before it reports, and is applied, while this one waits.
+            lifetime_s += cohort.reporting_window_s + ANSWER_TIMEOUT_S + UPDATE_TIMEOUT_S
+        self._selectors.open(
             Opening(
-                round_id=self._brief.round_id,
-                population=self._brief.task.population,
-                task=self._brief.task.name,
+                round_id=brief.round_id,
+                population=brief.task.population,
+                epoch=brief.lease.epoch,
+                task_id=brief.task.task_id,
+                task=brief.task.name,
                 computation=TRAINING if self._training else EVALUATION,
-                variants=tuple(
-                    (part.variant, tuple(runtime.name for runtime in part.manifest.runtimes))
-                    for part in self._brief.plan.variants
-                ),
+                variants=tuple((each.name, each.runtimes) for each in brief.plan.variants),
+                weight=brief.task.weight,
                 master=self.ref,
                 capacity=effect.target,
-                closes_at=effect.closes_at,
-            ),
+                window_s=max(0.0, effect.closes_at - self.system.now()),
+                lifetime_s=lifetime_s,
+                strata=cohort.strata,
+                min_separation_s=cohort.min_separation_s,
+            )
         )
+        for selector in self._selectors.refs:
+            self.system.watch(self.ref, selector)
+        self._telemetry.opened(
+            population=brief.task.population,
+            task_id=brief.task.task_id,
+            round_id=brief.round_id,
+            number=brief.number,
+            target=effect.target,
+        )
+
+    def _take(self, count: int) -> Sequence[Chosen]:
+        """So many devices that may take part, if the pool has them."""
+        chosen: list[Chosen] = []
+        for _ in range(MAX_TAKINGS):
+            taken = self._selectors.take(count - len(chosen), self._brief.cohort.strata)
+            if not taken:
+                break
+            chosen += self._allowed(taken)
+            if len(chosen) >= count:
+                break
+        return chosen
+
+    def _allowed(self, taken: Sequence[Chosen]) -> list[Chosen]:
+        """Those who did not take part too recently or too often; the others are rejected."""
+        policy = self._brief.cohort.participation
+        if policy is None:
+            return list(taken)
+        registry = self._services.registry
+        known = registry.participations.of(
+            self._brief.task.task_id, [each.device_id for each in taken]
+        )
+        allowed = []
+        for each in taken:
+            past = known.get(each.device_id)
+            refusal = None if past is None else eligible(policy, past, self._services.clock())
+            if refusal is None:
+                allowed.append(each)
+            else:
+                told = PARTICIPATED_ENOUGH if refusal == "enough" else PARTICIPATED_RECENTLY
+                self._selectors.reject((each.session_id,), told)
+        return allowed
 
     def _configure(self, sessions: tuple[str, ...], deadline_at: float) -> None:
+        assert self._base is not None
         plan = self._brief.plan
-        admission = Admission(manifest=plan.manifest, training=self._training)
-        self._aggregators = tuple(
-            self.system.spawn(
-                Aggregator,
-                name=f"{self._brief.round_id}/aggregator-{number}",
-                dispatch="inline",
-                layout=admission.layout,
-            )
-            for number in range(AGGREGATORS)
-        )
+        checkpoint = self._base.checkpoint_sha256
         work = Work(
-            plans={part.variant: self._publish(part.to_bytes()) for part in plan.variants},
-            checkpoint=self._publish(
-                get_content(self._services.blobs, self._brief.base.checkpoint_sha256)
-            ),
-            admission=admission,
-            aggregators=self._aggregators,
-            deadline_at=deadline_at,
+            plans={
+                each.name: Download(sha256=each.device_part_digest, size=each.size)
+                for each in plan.variants
+            },
+            checkpoint=Download(sha256=checkpoint, size=self._blobs.size(content_key(checkpoint))),
+            manifest=plan.manifest,
+            window_s=max(0.0, deadline_at - self.system.now()),
         )
-        self._services.selector.ask("configure", self._brief.round_id, sessions, work)
-
-    def _publish(self, data: bytes) -> Download:
-        return Download(sha256=self._services.downloads.publish(data), size=len(data))
+        self._selectors.configure(sessions, work)
+        self._telemetry.configured(
+            round_id=self._brief.round_id, selected=len(sessions), seconds=self._age_s
+        )
+        self._coordinator.tell("round_reporting", self._brief.task.task_id, self._brief.round_id)
 
     def _close_reporting(self, reason: ClosingReason) -> Event:
-        # The sums are closed first: an update that is being added just now is
-        # either in, or told that the goal is reached.
-        parts = [aggregator.ask("close") for aggregator in self._aggregators]
         told = GOAL_REACHED if reason == "goal_reached" else ROUND_OVER
-        self._services.selector.ask("end_round", self._brief.round_id, told)
-        sums, accepted = merged(parts)
-        self._sums = dict(sums)
+        self._sum = merged(self._selectors.close(told))
+        accepted = 0 if self._sum is None else self._sum.accumulator.count
+        self._telemetry.closed(
+            round_id=self._brief.round_id,
+            reason=reason,
+            accepted=accepted,
+            seconds=self._age_s,
+        )
         return SumsCollected(accepted)
 
     def _apply_update(self) -> Event:
-        state = (
-            get_content(self._services.blobs, self._brief.base.state_sha256)
-            if self._training
-            else None
-        )
+        assert self._sum is not None
+        assert self._base is not None
+        state = get_content(self._blobs, self._base.state_sha256) if self._training else None
+        began, failure = self.system.now(), ""
         try:
             self._result = self._services.updater.apply(
-                self._brief.plan, self._brief.task.computation, state, self._sums
+                self._brief.task.population,
+                self._brief.plan.digest,
+                self._brief.task.computation,
+                state,
+                self._sum.accumulator.tensors(),
             )
         except UpdateFailed as error:
-            _log.error("round %s: the model update failed: %s", self._brief.round_id, error)
-            return RoundUpdateFailed(str(error))
-        return UpdateApplied()
+            failure = str(error)
+        self._telemetry.updated(
+            round_id=self._brief.round_id,
+            computation=self._brief.task.computation,
+            seconds=self.system.now() - began,
+            failure=failure,
+        )
+        return RoundUpdateFailed(failure) if failure else UpdateApplied()
 
     def _commit(self) -> Event:
         assert self._result is not None
         brief, result = self._brief, self._result
-        statistics = self._round.statistics
+        rounds, statistics = self._services.registry.rounds, self._round.statistics
         try:
             if self._training:
                 assert result.state is not None
                 assert result.checkpoint is not None
-                done = self._services.registry.rounds.commit_training(
+                done = rounds.commit_training(
                     brief.lease,
                     brief.round_id,
-                    put_content(self._services.blobs, result.state),
-                    put_content(self._services.blobs, result.checkpoint),
+                    put_content(self._blobs, result.state),
+                    put_content(self._blobs, result.checkpoint),
                     result.metrics,
                     statistics,
+                    participants=self._participants(),
                 )
             else:
-                done = self._services.registry.rounds.commit_evaluation(
-                    brief.lease, brief.round_id, result.metrics, statistics
+                done = rounds.commit_evaluation(
+                    brief.lease,
+                    brief.round_id,
+                    result.metrics,
+                    statistics,
+                    participants=self._participants(),
                 )
         except Fenced:
             return CommitRefused("the lease was lost")
         if not done:
             return CommitRefused("the model's head has moved")
-        self._end(committed=True)
+        self._end("committed")
         return CommitDone()
 
+    def _participants(self) -> tuple[bytes, ...]:
+        """The devices in the sum, if the task limits how often they take part."""
+        if self._brief.cohort.participation is None or self._sum is None:
+            return ()
+        return tuple(self._selectors.device(each) for each in sorted(self._sum.sessions))
+
     def _abandon(self, reason: str, detail: str) -> None:
-        _log.info("round %s abandoned: %s %s", self._brief.round_id, reason, detail)
-        self._services.selector.ask("end_round", self._brief.round_id, ROUND_ABANDONED)
-        try:
+        self._selectors.end(ROUND_ABANDONED)
+        with suppress(Fenced):
+            # Whoever has the lease now abandons it.
             self._services.registry.rounds.abandon(
                 self._brief.lease, self._brief.round_id, reason, self._round.statistics
             )
-        except Fenced:
-            _log.warning("round %s: the lease was lost", self._brief.round_id)
-        self._end(committed=False)
+        self._end("abandoned", reason, detail)
 
-    def _end(self, *, committed: bool) -> None:
-        self._coordinator.tell(
-            "round_ended", self._brief.task.task_id, self._brief.round_id, committed
+    def _end(self, outcome: Outcome, reason: str = "", detail: str = "") -> None:
+        task = self._brief.task
+        self._telemetry.ended(
+            RoundEnd(
+                population=task.population,
+                task_id=task.task_id,
+                computation=task.computation,
+                round_id=self._brief.round_id,
+                number=self._brief.number,
+                outcome=outcome,
+                seconds=self._age_s,
+                reason=reason,
+                detail=detail,
+                statistics=self._round.statistics,
+            )
         )
+        self._coordinator.tell("round_ended", task.task_id, self._brief.round_id)
         self.system.stop(self.ref)
+
+    @property
+    def _telemetry(self) -> RoundTelemetry:
+        return self._services.telemetry.rounds
+
+    @property
+    def _age_s(self) -> float:
+        return self.system.now() - self._opened_at

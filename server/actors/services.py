@@ -1,26 +1,55 @@
 """What coordinators and master aggregators work with."""
 
-from dataclasses import dataclass
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
 
-from server.actors.runtime import Ref
-from server.downloads import Downloads
-from server.model_update.updater import ModelUpdater
+import numpy as np
+
+from device_plan.archive import Computation
+from server.actors.selectors import SelectorDirectory
+from server.model_update.updater import UpdateResult
 from server.storage.blobs import BlobStore
 from server.storage.registry import Registry
+from server.telemetry.telemetry import Telemetry
+
+
+class RoundUpdater(Protocol):
+    """Computes what a round's sums become."""
+
+    def apply(
+        self,
+        population: str,
+        plan_digest: str,
+        computation: Computation,
+        state: bytes | None,
+        sums: Mapping[str, np.ndarray],
+    ) -> UpdateResult:
+        """The next state and model of a training round, or the metrics of an evaluation.
+
+        Raises:
+            UpdateFailed: there is no result.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Services:
     """Attributes:
-    selector: Where the devices are.
+    selectors: Where the devices are.
     registry: Where rounds and models are committed.
-    blobs: Where states and checkpoints go.
-    downloads: From where devices fetch plan and checkpoint.
+    blobs: Where a population's states and checkpoints go.
     updater: Computes model updates.
+    rng: The source of chance.
+    telemetry: Where rounds and leases are counted and logged.
+    clock: Seconds since the epoch, by which participations are dated.
     """
 
-    selector: Ref
+    selectors: SelectorDirectory
     registry: Registry
-    blobs: BlobStore
-    downloads: Downloads
-    updater: ModelUpdater
+    blobs: Callable[[str], BlobStore]
+    updater: RoundUpdater
+    rng: random.Random
+    telemetry: Telemetry = field(default_factory=Telemetry)
+    clock: Callable[[], float] = time.time

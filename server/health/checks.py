@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterable
 
-from server.actors.runtime import Ref
+from server.actors.supervised import Supervised
 from server.health.probe import NotWell
 from server.storage.blobs import BlobNotFound, BlobStore
 from server.storage.registry import Registry
@@ -16,7 +16,7 @@ PROBE = b"nightshift\n"
 RESTART_S = 15.0
 
 
-def selector_answers(selector: Ref) -> str:
+def selector_answers(selector: Supervised) -> str:
     """Whether check-ins would be answered."""
     selector.ask("windows", None)
     return "the selector answers"

@@ -26,10 +26,11 @@ from server.http.admin_api import admin_api
 from server.http.blob_route import BlobRoute
 from server.http.credentials import SessionTokens
 from server.http.device_protocol import DeviceProtocol
-from server.http.draining import Drain, RefusingCheckIns
+from server.http.draining import RETRY_S, Drain
 from server.http.messages import encode_message
 from server.http.operation_routes import operation_routes
 from server.http.problem import failure_message
+from server.served_population import pace_policy
 from server.telemetry.telemetry import SelectorState
 from server.tier import COORDINATOR, EmbeddedTier
 
@@ -67,6 +68,8 @@ class Application:
             events=tier.events,
             blobs=BlobRoute(downloads=tier.downloads, traffic=self._telemetry.traffic),
             max_chunk_bytes=configuration.max_chunk_bytes,
+            permanent=pace_policy(configuration).permanent,
+            session_url=(configuration.public_url or "").rstrip("/"),
             telemetry=self._telemetry,
         )
         app.register_blueprint(admin_api(tier=tier))
@@ -139,12 +142,8 @@ class Application:
         return 0
 
     def _refuse_check_ins(self) -> None:
-        # Only now: a check before every request would cost each of them.
-        self.flask.wsgi_app = RefusingCheckIns(  # type: ignore[method-assign]
-            self.flask.wsgi_app,
-            selector=self._tier.selector,
-            counts=self._telemetry.check_ins,
-        )
+        with suppress(ActorDied):
+            self._tier.selector.ask("drain", RETRY_S)
 
     def _failed(self, error: Exception) -> Response:
         request_id = self._telemetry.failures.request_failed(

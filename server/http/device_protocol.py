@@ -17,7 +17,8 @@ import numpy as np
 from google.protobuf.message import Message
 
 from device_plan import wire_pb2 as wire
-from server.actors.runtime import Ref
+from server.actors.cells import ActorDied
+from server.actors.supervised import Supervised
 from server.aggregation.admission import Inadmissible
 from server.assignment import Answer, Download
 from server.http.blob_route import PREFIX, BlobRoute
@@ -45,6 +46,13 @@ MAX_EVENTS = 64
 #: Characters of a session's id in an event; those that are remembered cost memory.
 MAX_SESSION_ID = 64
 
+#: Mistakes that a device does not mend by trying again: it waits for days.
+PERMANENT = frozenset({wire.UNSUPPORTED_PROTOCOL, wire.UNKNOWN_POPULATION})
+
+#: Attributes of a device, and characters of each name and value.
+MAX_ATTRIBUTES = 8
+MAX_ATTRIBUTE = 64
+
 _CHECK_IN_ID = re.compile(r"[A-Za-z0-9_-]{16,64}")
 _SHAPE = re.compile(r"[-v\[\]+^#!*]{1,32}")
 _DIGEST = re.compile(r"crc32c=:([A-Za-z0-9+/]{6}==):")
@@ -64,6 +72,8 @@ class DeviceProtocol:
         events: Where session shapes are counted.
         blobs: Sends plans and checkpoints.
         max_chunk_bytes: The largest body of one PUT.
+        permanent: When devices come back that cannot be served until they change.
+        session_url: Where devices reach this very server; "" for where they check in.
         telemetry: Where check-ins, bytes and failures are counted.
     """
 
@@ -71,13 +81,17 @@ class DeviceProtocol:
         self,
         others: Application,
         *,
-        selector: Ref,
+        selector: Supervised,
         tokens: SessionTokens,
         events: SessionEventLog,
         blobs: BlobRoute,
         max_chunk_bytes: int,
+        permanent: Windows,
+        session_url: str,
         telemetry: Telemetry,
     ) -> None:
+        self._permanent = _retry_windows(permanent)
+        self._session_url = session_url
         self._telemetry = telemetry
         self._blobs = blobs
         self._others = others
@@ -123,6 +137,11 @@ class DeviceProtocol:
                 message = self._session_events(environ)
             else:
                 return self._others(environ, start_response)
+        except ActorDied:
+            # The selector is started again in a second, without today's sessions.
+            refusal = Refusal(wire.BUSY, "the server is starting again: come back in some seconds")
+            answer = self._error(refusal, None)
+            return self._answer(environ, start_response, answer, STATUS[refusal.reason])
         except Refusal as refusal:
             if path.endswith("/checkins"):
                 self._telemetry.check_ins.refused(population, refusal.reason)
@@ -142,7 +161,9 @@ class DeviceProtocol:
             reason=refusal.reason,
             message=refusal.message,
             upload_offset=refusal.upload_offset,
-            retry_windows=self._windows(population),
+            retry_windows=(
+                self._permanent if refusal.reason in PERMANENT else self._windows(population)
+            ),
         )
 
     def _answer(
@@ -179,6 +200,7 @@ class DeviceProtocol:
             device_id(environ, population),
             message.check_in_id,
             message.runtime,
+            _attributes(message),
         )
         self._telemetry.check_ins.told(population, told.reason or 0)
         return self._check_in_response(told, population)
@@ -238,6 +260,9 @@ class DeviceProtocol:
         try:
             views = admission.admit(data)
             refused = None if aggregator.ask("add", session_id, views) else wire.GOAL_REACHED
+        except ActorDied as error:
+            refused = wire.ROUND_OVER
+            raise Refusal(refused, "the round's sum was lost: check in again") from error
         except Inadmissible as error:
             refused = error.reason
             raise Refusal(error.reason, error.message) from error
@@ -285,7 +310,10 @@ class DeviceProtocol:
         raise Refusal(wire.NOT_YOUR_SESSION, "the token is not this session's")
 
     def _windows(self, population: str | None) -> wire.RetryWindows | None:
-        windows: Windows | None = self._selector.ask("windows", population)
+        try:
+            windows: Windows | None = self._selector.ask("windows", population)
+        except ActorDied:
+            return None
         if windows is None:
             return None
         # Pace steering says the same windows to everybody for a while.
@@ -307,26 +335,27 @@ class DeviceProtocol:
         if told.session_id:
             response.session_id = told.session_id
             response.session_token = self._tokens.issue(told.session_id)
+            response.session_url = self._session_url
         if told.reason is not None:
             response.rejection.reason = told.reason
             response.rejection.message = told.message or _REJECTIONS[told.reason]
-        elif told.work is None or told.plan is None:
+        elif told.assignment is None:
             response.waiting.poll_after_ms = round((told.poll_after_s or 0.0) * 1000)
         else:
-            work = told.work
+            work = told.assignment
             response.assignment.MergeFrom(
                 wire.Assignment(
-                    round_id=told.round_id,
-                    task=told.task,
-                    computation=told.computation,
-                    plan=_blob(told.plan),
+                    round_id=work.round_id,
+                    task=work.task,
+                    computation=work.computation,
+                    plan=_blob(work.plan),
                     checkpoint=_blob(work.checkpoint),
                     upload=wire.Upload(
                         path=f"/v1/sessions/{told.session_id}/update",
-                        max_bytes=work.admission.layout.max_bytes,
+                        max_bytes=work.max_upload_bytes,
                         max_chunk_bytes=self._max_chunk_bytes,
                     ),
-                    deadline_ms=round(told.seconds_left * 1000),
+                    deadline_ms=round(work.seconds_left * 1000),
                 )
             )
         return response
@@ -338,6 +367,10 @@ _REJECTIONS = {
     wire.ROUND_FULL: "the open round has the devices it wants",
     wire.NOT_SELECTED: "others were drawn for this round",
     wire.ROUND_ABANDONED: "the round ended without a result",
+    wire.PARTICIPATED_RECENTLY: "this device took part a short while ago; others come first",
+    wire.PARTICIPATED_ENOUGH: "this device took part as often as the task allows",
+    wire.DRAINING: "this server is about to end: come back in some seconds",
+    wire.QUOTA_REACHED: "the population has as many sessions open as it may",
 }
 
 
@@ -357,6 +390,21 @@ def _blob(download: Download) -> wire.Blob:
     return wire.Blob(
         sha256=download.sha256, size=download.size, path=f"/v1/blobs/{download.sha256}"
     )
+
+
+def _attributes(message: wire.CheckInRequest) -> dict[str, str]:
+    attributes = message.attributes
+    if not attributes:
+        return {}
+    if len(attributes) > MAX_ATTRIBUTES or not all(
+        0 < len(text) <= MAX_ATTRIBUTE for pair in attributes.items() for text in pair
+    ):
+        raise Refusal(
+            wire.INVALID_FIELD,
+            f"attributes are at most {MAX_ATTRIBUTES}; names and values have 1 to "
+            f"{MAX_ATTRIBUTE} characters",
+        )
+    return dict(attributes)
 
 
 def _number(environ: Environ, header: str) -> int:

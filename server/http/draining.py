@@ -13,13 +13,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable
 
-from device_plan import wire_pb2 as wire
-from server.actors.runtime import Ref
-from server.http.messages import Environ, encode_message
-from server.telemetry.check_ins import CheckInCounts
 from server.telemetry.logs import event_log
 
 _log = event_log("server.draining")
@@ -119,61 +114,3 @@ def end_on_signals(drain: Callable[[], Drain | None], close: Callable[[], None])
         os._exit(0)
 
     threading.Thread(target=wait, name="signals", daemon=True).start()
-
-
-class RefusingCheckIns:
-    """A WSGI application that refuses check-ins and hands everything else on.
-
-    Args:
-        others: The application before it began to drain.
-        selector: Knows the populations and their windows.
-        counts: Where the refused check-ins are counted.
-    """
-
-    def __init__(
-        self, others: Callable[..., Iterable[bytes]], *, selector: Ref, counts: CheckInCounts
-    ) -> None:
-        self._others = others
-        self._selector = selector
-        self._counts = counts
-
-    def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
-        path: str = environ.get("PATH_INFO", "")
-        if (
-            environ["REQUEST_METHOD"] != "POST"
-            or not path.startswith("/v1/populations/")
-            or not path.endswith("/checkins")
-        ):
-            return self._others(environ, start_response)
-        population = path[16:-9].encode("latin-1").decode("utf-8", "replace")
-        windows = self._selector.ask("windows", population)
-        if windows is None:
-            return self._others(environ, start_response)
-        self._counts.told(population, wire.DRAINING)
-        content_type, body = encode_message(environ, _refusal(windows.if_accepted))
-        headers = [
-            ("Content-Type", content_type),
-            ("Content-Length", str(len(body))),
-            # The next connection may reach a server that goes on.
-            ("Connection", "close"),
-        ]
-        start_response("200 OK", headers)
-        return (body,)
-
-
-def _refusal(if_accepted: tuple[float, float]) -> wire.CheckInResponse:
-    return wire.CheckInResponse(
-        protocol_version=1,
-        retry_windows=wire.RetryWindows(
-            if_accepted=_window(if_accepted), if_rejected=_window(RETRY_S)
-        ),
-        rejection=wire.Rejection(
-            reason=wire.DRAINING, message="this server is about to end: come back in some seconds"
-        ),
-    )
-
-
-def _window(seconds: tuple[float, float]) -> wire.RetryWindow:
-    return wire.RetryWindow(
-        min_delay_ms=round(seconds[0] * 1000), max_delay_ms=round(seconds[1] * 1000)
-    )
