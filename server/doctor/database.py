@@ -70,7 +70,7 @@ class DatabaseExamination:
             yield schema
             if not sqlite:
                 yield _skew(connection)
-        if schema.status == "wrong":
+        if schema.status != "fine":
             return
         self._engine = engine
         yield self._write_latency(engine)
@@ -155,10 +155,10 @@ def _schema(connection: Connection) -> Finding:
     known = [script.revision for script in scripts.walk_revisions()]
     newest = scripts.get_current_head()
     if not sqlalchemy.inspect(connection).has_table("alembic_version"):
-        return wrong(
+        return warning(
             check,
             "the database has no tables of Nightshift",
-            "name the right database; an empty one gets its tables when a server first starts",
+            "an empty one gets them when a server first starts; or name the right database",
         )
     version = connection.scalar(text("SELECT version_num FROM alembic_version"))
     if version == newest:

@@ -84,9 +84,10 @@ class RoundTelemetry:
             ["task"],
             registry=registry,
         )
-        self._open = Gauge(
+        self._open: set[str] = set()
+        Gauge(
             "nightshift_rounds_open", "Rounds that are open here.", registry=registry
-        )
+        ).set_function(lambda: len(self._open))
         self._updates = Histogram(
             "nightshift_model_update_seconds",
             "Seconds of a round's model update, by computation and whether it succeeded.",
@@ -107,7 +108,7 @@ class RoundTelemetry:
             number: The task's own count.
             target: Devices wanted.
         """
-        self._open.inc()
+        self._open.add(round_id)
         _log.info(
             "round_opened",
             population=population,
@@ -142,9 +143,9 @@ class RoundTelemetry:
             )
 
     def ended(self, end: RoundEnd) -> None:
-        """The round is committed or abandoned."""
+        """The round is committed or abandoned; to be told once, by whoever ended it."""
         task = self._tasks.of(end.task_id)
-        self._open.dec()
+        self._open.discard(end.round_id)
         self._ended.labels(task, end.outcome, self._reasons.of(end.reason)).inc()
         statistics = end.statistics
         for fate in ("selected", "accepted", "dropped", "unfinished"):

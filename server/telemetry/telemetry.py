@@ -10,6 +10,7 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
     generate_latest,
+    start_http_server,
 )
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -71,6 +72,22 @@ class Telemetry:
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format."""
         return generate_latest(self._registry)
+
+    def serve(self, host: str, port: int) -> int:
+        """Shows them to Prometheus from a thread, for a process that serves nothing else.
+
+        Args:
+            host: Address to listen on.
+            port: Likewise; 0 for any that is free.
+
+        Returns:
+            The port.
+
+        Raises:
+            OSError: it cannot be listened on.
+        """
+        server, _ = start_http_server(port, addr=host, registry=self._registry)
+        return int(server.server_port)
 
 
 class _HotCounts(Collector):

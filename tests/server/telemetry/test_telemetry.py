@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import pytest
+import urllib3
 from prometheus_client.parser import text_string_to_metric_families
 
 from device_plan.wire_pb2 import HELD_OUT, NO_TASK
@@ -79,14 +80,14 @@ def test_rounds_are_counted_by_outcome_and_reason_with_their_devices_and_phases(
         "closed_by": "goal_reached",
         "abandoned_for": None,
     }
-    for _ in range(2):
-        telemetry.rounds.opened(population="p", task_id="t", round_id="r", number=1, target=13)
+    for name in ("t.r1", "t.r2", "t.r3"):
+        telemetry.rounds.opened(population="p", task_id="t", round_id=name, number=1, target=13)
     telemetry.rounds.ended(ended(statistics=statistics))
-    telemetry.rounds.ended(ended(outcome="abandoned", reason="too_few_devices"))
+    telemetry.rounds.ended(ended(round_id="t.r2", outcome="abandoned", reason="too_few_devices"))
     name = "nightshift_rounds_total"
     assert value(telemetry, name, task="t", outcome="committed", reason="") == 1
     assert value(telemetry, name, task="t", outcome="abandoned", reason="too_few_devices") == 1
-    assert value(telemetry, "nightshift_rounds_open") == 0
+    assert value(telemetry, "nightshift_rounds_open") == 1
     for fate, count in (("selected", 13), ("accepted", 10), ("aborted", 1), ("dropped", 2)):
         assert value(telemetry, "nightshift_round_devices_total", task="t", fate=fate) == count
     assert value(telemetry, "nightshift_round_target_devices", task="t") == 13
@@ -131,3 +132,11 @@ def test_tasks_beyond_the_bound_are_counted_together() -> None:
         value(telemetry, "nightshift_rounds_total", task=OTHERS, outcome="committed", reason="")
         == 20
     )
+
+
+def test_a_process_without_a_web_server_can_show_its_metrics() -> None:
+    telemetry = Telemetry()
+    telemetry.leases.acquired("p", 3)
+    port = telemetry.serve("127.0.0.1", 0)
+    answer = urllib3.request("GET", f"http://127.0.0.1:{port}/metrics", retries=False)
+    assert 'nightshift_lease_epoch{population="p"} 3.0' in answer.data.decode()
