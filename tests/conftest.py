@@ -6,12 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.house import ROOT
+from tests.postgresql import PrivatePostgresql
 
 # The same examples on every machine and in every run, however slow it is;
 # `make soak` draws new ones instead.
@@ -29,6 +31,13 @@ settings.register_profile(
     print_blob=True,
 )
 settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PrivatePostgresql]:
+    """A PostgreSQL server for all tests of this process; they do not stop it."""
+    with PrivatePostgresql() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -1,40 +1,29 @@
 """Opening the database, and the two kinds of transaction on it."""
 
 import json
-import os
-import sqlite3
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
-from weakref import WeakKeyDictionary
 
-import sqlalchemy
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, Table, event
+from sqlalchemy import URL, Connection, Engine, Table
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-#: Seconds a transaction waits for another one's write before it fails. A write
-#: takes under a millisecond; only a stopped process holds one longer.
-BUSY_TIMEOUT_S = 30.0
+from server.storage.errors import DatabaseUnavailable, UnusableDatabase
+from server.storage.sqlite import WRITES, sqlite_engine, writers_turn
 
-#: Connections kept open, and how many more threads may have one for a moment.
-POOL_SIZE = 8
-POOL_OVERFLOW = 56
+_KINDS = "use sqlite:////absolute/path/nightshift.db or postgresql+psycopg://user@host/name"
 
-_WRITE = "nightshift_write"
-
-#: One lock per SQLite engine: its writers' queue.
-_turns: WeakKeyDictionary[Engine, threading.Lock] = WeakKeyDictionary()
-
-
-class UnusableDatabase(RuntimeError):
-    """The database cannot be opened; the message says why and what to do."""
+#: PostgreSQL refuses NaN in JSON; SQLite would not.
+_SETTINGS = {"json_serializer": partial(json.dumps, allow_nan=False)}
 
 
 def open_database(url: str) -> Engine:
@@ -43,37 +32,28 @@ def open_database(url: str) -> Engine:
     Args:
         url: `sqlite:////absolute/path/nightshift.db`. The file is made, readable
             by its owner only (it holds salts), if it does not exist; its
-            directory must.
+            directory must. Or `postgresql+psycopg://user:password@host/name`.
 
     Raises:
-        UnusableDatabase: not a SQLite file, or made by a newer version.
+        UnusableDatabase: the database cannot be reached, is of another kind, or
+            was made by a newer version.
     """
-    parsed = make_url(url)
-    path = parsed.database
-    if parsed.get_backend_name() != "sqlite" or not path or path == ":memory:":
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        # Without the text of the error: the URL may hold a password.
+        raise UnusableDatabase(f"that is not a database URL: {_KINDS}") from error
+    kind = parsed.get_backend_name()
+    if kind == "postgresql":
+        return _open_postgresql(parsed)
+    if kind != "sqlite" or not parsed.database or parsed.database == ":memory:":
         raise UnusableDatabase(
-            f"{parsed.render_as_string()!r} is not a SQLite file: "
-            "use sqlite:////absolute/path/nightshift.db"
+            f"{parsed.render_as_string()!r} is neither a SQLite file nor PostgreSQL: {_KINDS}"
         )
+    engine = sqlite_engine(parsed, **_SETTINGS)
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        _enable_wal(path)
-    except (OSError, sqlite3.Error) as error:
-        raise UnusableDatabase(f"cannot open the database {path}: {error}") from error
-    engine = sqlalchemy.create_engine(
-        parsed,
-        connect_args={"timeout": BUSY_TIMEOUT_S},
-        pool_size=POOL_SIZE,
-        max_overflow=POOL_OVERFLOW,
-        pool_timeout=BUSY_TIMEOUT_S,
-        # PostgreSQL refuses NaN in JSON; refuse it here too.
-        json_serializer=partial(json.dumps, allow_nan=False),
-    )
-    _turns[engine] = threading.Lock()
-    event.listen(engine, "connect", _configure_connection)
-    event.listen(engine, "begin", _begin)
-    try:
-        _migrate(engine)
+        with write(engine) as connection:
+            _migrate(connection)
     except Exception:
         engine.dispose()
         raise
@@ -87,18 +67,27 @@ def write(engine: Engine) -> Iterator[Connection]:
     On SQLite it holds the write lock from its beginning, so that what it reads
     stays true until it commits. On PostgreSQL (READ COMMITTED) the statements
     themselves lock the rows they depend on.
+
+    Raises:
+        DatabaseUnavailable: nothing was written, or, if the database vanished
+            during the commit, everything.
     """
-    # SQLite's waiters poll with growing pauses and no order; the threads of this
-    # process, which are most of them, queue for a lock instead.
-    turn = _turns.get(engine) or nullcontext()
-    with turn, engine.execution_options(**{_WRITE: True}).begin() as connection:
+    with (
+        _named_errors(engine),
+        writers_turn(engine),
+        engine.execution_options(**{WRITES: True}).begin() as connection,
+    ):
         yield connection
 
 
 @contextmanager
 def read(engine: Engine) -> Iterator[Connection]:
-    """A transaction that only reads; on SQLite it never waits for a writer."""
-    with engine.connect() as connection:
+    """A transaction that only reads; it never waits for a writer.
+
+    Raises:
+        DatabaseUnavailable: the database does not answer.
+    """
+    with _named_errors(engine), engine.connect() as connection:
         yield connection
 
 
@@ -109,38 +98,62 @@ def upsert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.I
     return sqlite.insert(table)
 
 
-def _enable_wal(path: str) -> None:
-    with_wal = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+@contextmanager
+def _named_errors(engine: Engine) -> Iterator[None]:
     try:
-        with_wal.execute("PRAGMA journal_mode=WAL")
-    finally:
-        with_wal.close()
+        yield
+    except (OperationalError, InterfaceError, PoolTimeout) as error:
+        # The driver's words alone: SQLAlchemy's have the statement's parameters in them.
+        words = str(error.orig if isinstance(error, DBAPIError) else error).strip()
+        raise DatabaseUnavailable(
+            f"the database {engine.url.render_as_string()} did not do its work: {words}"
+        ) from error
 
 
-def _configure_connection(connection: Any, _record: object) -> None:
-    # The driver would begin transactions by itself, and only at the first write.
-    connection.isolation_level = None
-    # FULL: a commit that was announced survives a power cut. Devices act on it,
-    # and a privacy budget once charged must stay charged. It costs one fsync.
-    connection.execute("PRAGMA synchronous=FULL")
-    connection.execute("PRAGMA foreign_keys=ON")
+def _open_postgresql(url: URL) -> Engine:
+    try:
+        # Here, so that a server with SQLite does not need the driver.
+        from server.storage.postgresql import lock_schema, migration_engine, postgresql_engine
+    except ImportError as error:
+        raise UnusableDatabase(
+            "PostgreSQL needs a driver: pip install 'nightshift[postgres]'"
+        ) from error
+    url = url.set(drivername="postgresql+psycopg")
+    engine = postgresql_engine(url, **_SETTINGS)
+    try:
+        if not _is_up_to_date(engine):
+            migrates = migration_engine(url)
+            with _named_errors(engine), migrates.begin() as connection:
+                lock_schema(connection)
+                _migrate(connection)
+    except Exception as error:
+        engine.dispose()
+        if isinstance(error, DatabaseUnavailable):
+            raise UnusableDatabase(f"cannot open the database: {error}") from error
+        raise
+    return engine
 
 
-def _begin(connection: Connection) -> None:
-    writes = connection.get_execution_options().get(_WRITE, False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+def _is_up_to_date(engine: Engine) -> bool:
+    with read(engine) as connection:
+        current = MigrationContext.configure(connection).get_current_revision()
+    return current == ScriptDirectory.from_config(_migrations()).get_current_head()
 
 
-def _migrate(engine: Engine) -> None:
+def _migrations() -> Config:
     config = Config()
     location = str(Path(__file__).with_name("migrations"))
     config.set_main_option("script_location", location.replace("%", "%%"))
-    with write(engine) as connection:
-        config.attributes["connection"] = connection
-        try:
-            command.upgrade(config, "head")
-        except CommandError as error:
-            raise UnusableDatabase(
-                f"the database {engine.url.database} has a schema that this version of "
-                f"Nightshift does not know ({error}): use the version that wrote it, or a newer one"
-            ) from error
+    return config
+
+
+def _migrate(connection: Connection) -> None:
+    config = _migrations()
+    config.attributes["connection"] = connection
+    try:
+        command.upgrade(config, "head")
+    except CommandError as error:
+        raise UnusableDatabase(
+            f"the database {connection.engine.url.database} has a schema that this version of "
+            f"Nightshift does not know ({error}): use the version that wrote it, or a newer one"
+        ) from error

@@ -27,3 +27,16 @@ class UnknownModel(NotFound):
 
 class AlreadyExists(ValueError):
     """That name is taken."""
+
+
+class UnusableDatabase(RuntimeError):
+    """The database cannot be opened; the message says why and what to do."""
+
+
+class DatabaseUnavailable(RuntimeError):
+    """The database is not there, or did not answer or finish in its time.
+
+    A transaction that only read or that failed before its commit has changed
+    nothing. One that was cut off while it committed may have taken effect: who
+    tries a commit again finds out, since each takes effect at most once.
+    """

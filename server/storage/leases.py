@@ -5,17 +5,13 @@ on when it wakes. Therefore each acquisition gets a higher epoch, and every
 write that needs the lease calls `check_fence` inside its own transaction.
 """
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Connection, Engine, or_, select, update
 
+from server.storage.clocks import Clock, lease_clock
 from server.storage.database import read, upsert, write
 from server.storage.schema import leases
-
-#: Seconds since the epoch, as a number or as SQL for the database to evaluate.
-Clock = Callable[[], float | ColumnElement[float]]
 
 
 class Fenced(RuntimeError):
@@ -57,13 +53,12 @@ class Leases:
 
     Args:
         engine: From `open_database`.
-        clock: Where processes of several machines share the database, its own
-            clock as an SQL expression; their clocks may differ.
+        clock: What the leases expire by; `lease_clock` unless it is given.
     """
 
-    def __init__(self, *, engine: Engine, clock: Clock = time.time) -> None:
+    def __init__(self, *, engine: Engine, clock: Clock | None = None) -> None:
         self._engine = engine
-        self._clock = clock
+        self._clock = clock or lease_clock(engine)
 
     def acquire(self, name: str, owner: str, ttl_s: float) -> Lease | None:
         """The lease, if it is free, has expired, or is this owner's already; else None.

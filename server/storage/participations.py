@@ -7,16 +7,26 @@ what else mentions the id. They are forgotten when the task ends.
 """
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, Engine, bindparam, delete, select
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Connection,
+    Engine,
+    String,
+    any_,
+    bindparam,
+    delete,
+    func,
+    literal,
+    select,
+)
 
 from server.storage.database import read, upsert, write
 from server.storage.schema import participations, tasks
-
-#: Parameters of one query. SQLite takes 32,766, PostgreSQL twice as many.
-_IDS_PER_QUERY = 30_000
 
 #: Of a task that has not ended.
 _UNFINISHED = ("active", "paused")
@@ -44,19 +54,15 @@ class Participations:
     def of(self, task_id: str, device_ids: Iterable[bytes]) -> Mapping[bytes, Participation]:
         """Those of the devices that took part in the task, by device id."""
         devices = {_pseudonym(task_id, device_id): device_id for device_id in device_ids}
-        pseudonyms = list(devices)
         columns = (participations.c.pseudonym, participations.c.count, participations.c.last_at)
-        found: dict[bytes, Participation] = {}
         with read(self._engine) as connection:
-            for start in range(0, len(pseudonyms), _IDS_PER_QUERY):
-                rows = connection.execute(
-                    select(*columns).where(
-                        participations.c.task_id == task_id,
-                        participations.c.pseudonym.in_(pseudonyms[start : start + _IDS_PER_QUERY]),
-                    )
+            rows = connection.execute(
+                select(*columns).where(
+                    participations.c.task_id == task_id,
+                    _is_among(connection, [*devices]),
                 )
-                found |= {devices[row[0]]: Participation(row[1], row[2]) for row in rows}
-        return found
+            ).all()
+        return {devices[row[0]]: Participation(row[1], row[2]) for row in rows}
 
     def forget(self, task_id: str) -> None:
         """Deletes all of a task's, which then begin to count anew."""
@@ -93,6 +99,14 @@ def record(
     )
 
 
-def _pseudonym(task_id: str, device_id: bytes) -> bytes:
-    # 16 bytes: among a billion devices the chance that two share one is 1e-21.
-    return hashlib.sha256(task_id.encode() + b"\0" + device_id).digest()[:16]
+def _is_among(connection: Connection, pseudonyms: list[str]) -> ColumnElement[bool]:
+    # As one parameter: they may be more than a statement takes.
+    if connection.dialect.name == "postgresql":
+        return participations.c.pseudonym == any_(literal(pseudonyms, ARRAY(String)))
+    given = func.json_each(json.dumps(pseudonyms)).table_valued("value")
+    return participations.c.pseudonym.in_(select(given.c.value))
+
+
+def _pseudonym(task_id: str, device_id: bytes) -> str:
+    # 16 bytes: among a billion devices the chance that any two share one is 1e-21.
+    return hashlib.sha256(task_id.encode() + b"\0" + device_id).hexdigest()[:32]

@@ -1,12 +1,12 @@
 """Plans that tasks may execute. Their bytes are blobs under the digests listed here."""
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Engine, delete, insert, select
 
+from server.storage.clocks import Clock, record_clock
 from server.storage.database import read, upsert, write
 from server.storage.errors import UnknownPlan
 from server.storage.schema import plan_variants, plans
@@ -51,9 +51,9 @@ class Plan:
 class Plans:
     """The plans of one database."""
 
-    def __init__(self, *, engine: Engine, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, *, engine: Engine, clock: Clock | None = None) -> None:
         self._engine = engine
-        self._clock = clock
+        self._clock = clock or record_clock(engine)
 
     def add(
         self,
@@ -65,7 +65,7 @@ class Plans:
     ) -> Plan:
         """List a plan; one that is listed already stays as it is, being immutable."""
         with write(self._engine) as connection:
-            added = connection.execute(
+            added = connection.scalar(
                 upsert(connection, plans)
                 .values(
                     digest=digest,
@@ -74,8 +74,9 @@ class Plans:
                     created_at=self._clock(),
                 )
                 .on_conflict_do_nothing(index_elements=[plans.c.digest])
+                .returning(plans.c.digest)
             )
-            if added.rowcount:
+            if added is not None:
                 _insert(connection, digest, variants)
         return self.get(digest)
 

@@ -1,13 +1,13 @@
 """Populations: learning problems shared by many devices."""
 
 import re
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy import Engine, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from server.storage.clocks import Clock, record_clock
 from server.storage.database import read, upsert, write
 from server.storage.errors import AlreadyExists, UnknownPopulation
 from server.storage.schema import operator_tokens, populations
@@ -39,9 +39,9 @@ class Population:
 class Populations:
     """The populations of one database."""
 
-    def __init__(self, *, engine: Engine, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, *, engine: Engine, clock: Clock | None = None) -> None:
         self._engine = engine
-        self._clock = clock
+        self._clock = clock or record_clock(engine)
 
     def create(self, *, name: str, holdout_fraction: float, holdout_salt: bytes) -> Population:
         """Raises AlreadyExists, or ValueError for an empty or out-of-range value."""

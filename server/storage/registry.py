@@ -1,10 +1,8 @@
 """Everything that the server keeps in its database, by concept."""
 
-import time
-from collections.abc import Callable
-
 from sqlalchemy import Engine
 
+from server.storage.clocks import Clock
 from server.storage.leases import Leases
 from server.storage.models import Models
 from server.storage.participations import Participations
@@ -20,10 +18,10 @@ class Registry:
 
     Args:
         engine: From `open_database`.
-        clock: Seconds since the epoch.
+        clock: Instead of the database's own, where it has one, or the machine's.
     """
 
-    def __init__(self, *, engine: Engine, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, *, engine: Engine, clock: Clock | None = None) -> None:
         self.leases = Leases(engine=engine, clock=clock)
         self.populations = Populations(engine=engine, clock=clock)
         self.plans = Plans(engine=engine, clock=clock)

@@ -7,13 +7,13 @@ it, and only abandon it, because its sums died with the predecessor.
 
 import json
 import secrets
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, insert, or_, select, update
 
 from server.storage import participations
+from server.storage.clocks import Clock, record_clock
 from server.storage.database import write
 from server.storage.errors import UnknownModel, UnknownRound, UnknownTask
 from server.storage.leases import Lease, check_fence
@@ -35,9 +35,9 @@ class Rounds(RoundRecords):
     the lease was lost.
     """
 
-    def __init__(self, *, engine: Engine, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, *, engine: Engine, clock: Clock | None = None) -> None:
         super().__init__(engine=engine)
-        self._clock = clock
+        self._clock = clock or record_clock(engine)
 
     def open(self, lease: Lease, task_id: str, number: int, base_model_round: int | None) -> str:
         """Open a round and return its id, which no other attempt ever gets.
@@ -307,7 +307,7 @@ def _end(
     lease: Lease,
     round_id: str,
     outcome: Outcome,
-    now: float,
+    now: float | ColumnElement[float],
     *,
     reason: str | None = None,
     metrics: Mapping[str, Any] | None = None,
@@ -355,7 +355,7 @@ def _append(
     round_id: str,
     event: str,
     detail: Mapping[str, Any],
-    now: float,
+    now: float | ColumnElement[float],
 ) -> None:
     connection.execute(
         insert(round_events).values(

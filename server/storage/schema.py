@@ -184,7 +184,7 @@ participations = Table(
     "participations",
     metadata,
     Column("task_id", ForeignKey("tasks.task_id"), primary_key=True),
-    Column("pseudonym", LargeBinary, primary_key=True),
+    Column("pseudonym", String, primary_key=True),
     Column("count", BigInteger, nullable=False),
     Column("last_at", Double, nullable=False),
 )

@@ -3,13 +3,13 @@
 import math
 import re
 import secrets
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from sqlalchemy import Engine, delete, insert, select, update
 
+from server.storage.clocks import Clock, record_clock
 from server.storage.database import read, write
 from server.storage.errors import UnknownPlan, UnknownPopulation, UnknownTask
 from server.storage.schema import (
@@ -66,9 +66,9 @@ class Task:
 class Tasks:
     """The tasks of one database."""
 
-    def __init__(self, *, engine: Engine, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, *, engine: Engine, clock: Clock | None = None) -> None:
         self._engine = engine
-        self._clock = clock
+        self._clock = clock or record_clock(engine)
 
     def create(
         self,

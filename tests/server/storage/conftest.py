@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 from server.storage.database import open_database
 from server.storage.plans import PlanVariant
 from server.storage.registry import Registry
+from tests.postgresql import PrivatePostgresql
 
 VARIANT = PlanVariant(
     name="modern",
@@ -38,8 +39,21 @@ class Tasks:
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
+def sqlite_url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/nightshift.db"
+
+
+@pytest.fixture
+def postgresql_url(postgresql: PrivatePostgresql) -> Iterator[str]:
+    url = postgresql.new_database()
+    yield url
+    postgresql.drop_database(url)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest) -> str:
+    """An empty database of each kind."""
+    return str(request.getfixturevalue(f"{request.param}_url"))
 
 
 @pytest.fixture

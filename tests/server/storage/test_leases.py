@@ -1,10 +1,10 @@
 """A lease has one holder at a time, and everyone can tell who came later."""
 
 import pytest
-from sqlalchemy import Engine, Float, literal_column
+from sqlalchemy import Engine
 
 from server.storage.database import open_database, write
-from server.storage.leases import Fenced, Lease, Leases, check_fence
+from server.storage.leases import Fenced, Lease, Leases, LeaseState, check_fence
 from tests.server.storage.conftest import ManualClock
 from tests.server.storage.racing import race_processes, race_threads
 
@@ -104,14 +104,34 @@ def test_a_lease_needs_an_owner_and_a_time(leases: Leases, owner: str, ttl_s: fl
         leases.acquire("a", owner, ttl_s)
 
 
-def test_the_databases_own_clock_can_be_the_clock(engine: Engine) -> None:
-    now = literal_column("((julianday('now') - 2440587.5) * 86400.0)", Float)
-    leases = Leases(engine=engine, clock=lambda: now)
+def test_leases_expire_by_the_databases_own_clock_where_it_has_one(
+    postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = open_database(postgresql_url)
+    leases = Leases(engine=engine)
     lease = leases.acquire("a", "first", 60)
     assert lease
-    assert leases.acquire("a", "second", 60) is None
+    monkeypatch.setattr("time.time", lambda: 1e10)
+    elsewhere = Leases(engine=engine)
+    assert elsewhere.acquire("a", "second", 60) is None
     assert leases.renew(lease, 1e-9)
-    assert leases.acquire("a", "second", 60) == Lease("a", "second", 2)
+    assert elsewhere.acquire("a", "second", 60) == Lease("a", "second", 2)
+    engine.dispose()
+
+
+def test_everyone_can_see_who_holds_a_lease(leases: Leases, clock: ManualClock) -> None:
+    assert leases.holder("a") is None
+    lease = leases.acquire("a", "me", 10)
+    assert lease
+    assert leases.holder("a") == LeaseState("me", 1, expired=False)
+    clock.now += 10
+    assert leases.holder("a") == LeaseState("me", 1, expired=True)
+    assert leases.renew(lease, 10)
+    assert leases.holder("a") == LeaseState("me", 1, expired=False)
+    leases.release(lease)
+    assert leases.holder("a") == LeaseState("", 1, expired=True)
+    leases.acquire("a", "you", 10)
+    assert leases.holder("a") == LeaseState("you", 2, expired=False)
 
 
 def test_of_20_racing_threads_one_gets_the_lease(leases: Leases, clock: ManualClock) -> None:

@@ -1,6 +1,5 @@
 """A database of an earlier release is brought up to date with what it holds."""
 
-import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,20 +22,22 @@ def make_first_release(url: str) -> None:
     with engine.begin() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "0001")
+        for statement in (
+            "INSERT INTO populations VALUES ('digits/demo', 0.1, 'x', 1.0)",
+            """INSERT INTO plans (digest, device_part_digest, manifest, schedule, created_at)
+            VALUES ('plan', 'device part', '{"name": "digits"}', '{}', 2.0)""",
+            """INSERT INTO tasks (task_id, population, name, computation, plan_digest, cohort,
+            rounds, status, created_at) VALUES ('task', 'digits/demo', 'digits', 'training',
+            'plan', '{}', 20, 'active', 3.0)""",
+            "INSERT INTO model_heads VALUES ('task', 1)",
+            """INSERT INTO rounds (round_id, task_id, number, base_model_round, lease_name,
+            lease_epoch, outcome, metrics, statistics, opened_at) VALUES ('round', 'task', 1, 7,
+            'lease', 1, 'committed', '{}', '{}', 4.0)""",
+            "INSERT INTO models VALUES ('task', 1, 'round', 's', 'c', '{}', 5.0)",
+        ):
+            # As it is: ":" and "%" in it are no parameters.
+            connection.exec_driver_sql(statement)
     engine.dispose()
-    with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
-        connection.executescript(
-            """
-            INSERT INTO populations VALUES ('digits/demo', 0.1, x'00', 1.0);
-            INSERT INTO plans (digest, device_part_digest, manifest, schedule, created_at)
-                VALUES ('plan', 'device part', '{"name": "digits"}', '{}', 2.0);
-            INSERT INTO tasks (task_id, population, name, computation, plan_digest, cohort,
-                    rounds, status, created_at)
-                VALUES ('task', 'digits/demo', 'digits', 'training', 'plan', '{}',
-                    20, 'active', 3.0);
-            """
-        )
-    connection.close()
 
 
 def test_a_plan_of_the_first_release_has_one_variant(url: str) -> None:
@@ -63,4 +64,17 @@ def test_what_the_first_release_did_not_record_is_asked_for_until_it_is_describe
     registry.plans.describe("plan", described)
     assert registry.plans.undescribed() == []
     assert list(registry.plans.get("plan").variants) == described
+    engine.dispose()
+
+
+def test_what_the_first_release_stored_of_rounds_and_tasks_is_kept(url: str) -> None:
+    make_first_release(url)
+    engine = open_database(url)
+    registry = Registry(engine=engine)
+    record = registry.rounds.get("round")
+    assert (record.base_model_round, record.number, record.outcome) == (7, 1, "committed")
+    assert registry.models.head("task").round_id == "round"
+    assert registry.tasks.get("task").weight == 1.0
+    population = registry.populations.get("digits/demo")
+    assert (population.max_sessions, population.max_upload_bytes) == (None, None)
     engine.dispose()

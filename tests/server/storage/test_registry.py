@@ -155,3 +155,53 @@ def test_session_shapes_and_bytes_add_up_over_threads(registry: Registry, tasks:
     assert registry.session_shapes.traffic("other") == Traffic(bytes_up=0, bytes_down=0)
     with pytest.raises(IntegrityError):
         registry.session_shapes.add_shapes("other", {"-": 1}, 0, 0)
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_tasks_weight_is_a_positive_number(
+    registry: Registry, tasks: Tasks, weight: float
+) -> None:
+    with pytest.raises(ValueError, match="pause it"):
+        registry.tasks.set_weight(tasks.training, weight)
+    assert registry.tasks.get(tasks.training).weight == 1.0
+
+
+def test_a_tasks_weight_can_be_changed(registry: Registry, tasks: Tasks) -> None:
+    registry.tasks.set_weight(tasks.training, 2.5)
+    assert registry.tasks.get(tasks.training).weight == 2.5
+    assert registry.tasks.get(tasks.evaluation).weight == 1.0
+    with pytest.raises(UnknownTask, match="nothing"):
+        registry.tasks.set_weight("nothing", 1.0)
+
+
+def test_a_population_has_quotas_of_its_own(registry: Registry, tasks: Tasks) -> None:
+    del tasks
+    made = registry.populations.set_quotas("digits/demo", max_sessions=100, max_upload_bytes=None)
+    assert (made.max_sessions, made.max_upload_bytes) == (100, None)
+    assert registry.populations.get("digits/demo") == made
+    with pytest.raises(ValueError, match="max_upload_bytes must be at least 1"):
+        registry.populations.set_quotas("digits/demo", max_sessions=None, max_upload_bytes=0)
+    with pytest.raises(UnknownPopulation, match="other"):
+        registry.populations.set_quotas("other", max_sessions=1, max_upload_bytes=1)
+
+
+def test_a_token_operates_one_population(registry: Registry, tasks: Tasks) -> None:
+    del tasks
+    first, second = "1" * 64, "2" * 64
+    populations = registry.populations
+    populations.create(name="other", holdout_fraction=0.1, holdout_salt=b"s")
+    populations.set_token("digits/demo", first)
+    assert populations.population_of_token(first) == "digits/demo"
+    with pytest.raises(AlreadyExists, match="another population"):
+        populations.set_token("other", first)
+    populations.set_token("digits/demo", second)
+    assert populations.population_of_token(first) is None
+    populations.set_token("other", first)
+    populations.set_token("digits/demo", None)
+    assert populations.population_of_token(second) is None
+    assert populations.population_of_token(first) == "other"
+    for token in ("secret", "A" * 64):
+        with pytest.raises(ValueError, match="SHA-256"):
+            populations.set_token("other", token)
+    with pytest.raises(UnknownPopulation):
+        populations.set_token("nobody", second)

@@ -35,7 +35,7 @@ def upgrade() -> None:
     op.create_table(
         "participations",
         sa.Column("task_id", sa.String(), nullable=False),
-        sa.Column("pseudonym", sa.LargeBinary(), nullable=False),
+        sa.Column("pseudonym", sa.String(), nullable=False),
         sa.Column("count", sa.BigInteger(), nullable=False),
         sa.Column("last_at", sa.Double(), nullable=False),
         sa.ForeignKeyConstraint(
