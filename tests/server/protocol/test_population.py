@@ -13,7 +13,9 @@ from server.protocol.population import (
     Effect,
     Event,
     Population,
+    ReleaseRound,
     RoundEnded,
+    RoundReporting,
     StartRound,
     TaskChanged,
     TaskRemoved,
@@ -213,6 +215,98 @@ def test_an_evaluation_task_without_what_it_evaluates_is_refused() -> None:
         Population(name="digits/demo", retry_s=0.0)
 
 
+def ahead() -> Population:
+    """Round r1 reports, and r2 selects while it waits for r1's model."""
+    decisions = population(TRAINING)
+    assert decisions.handle(RoundReporting("train", "r1"), 1.0) == [
+        StartRound("train", number=2, cohort=COHORT, base_round=None)
+    ]
+    assert decisions.round_started("train", "r2") == []
+    assert decisions.open_round("train") == "r1"
+    assert decisions.waiting_round("train") == "r2"
+    return decisions
+
+
+def test_the_next_round_selects_while_one_reports_and_only_the_next() -> None:
+    decisions = ahead()
+    assert decisions.handle(RoundReporting("train", "r1"), 2.0) == []
+    assert decisions.handle(RoundReporting("train", "r2"), 2.0) == []
+
+
+def test_a_waiting_round_is_released_by_the_commit_before_it() -> None:
+    decisions = ahead()
+    effects = decisions.handle(RoundEnded("train", "r1", committed=True, head_round=1), 5.0)
+    assert effects == [ReleaseRound("train", "r2", number=2, base_round=1)]
+    assert decisions.open_round("train") == "r2"
+    assert decisions.handle(RoundReporting("train", "r2"), 6.0) == [
+        StartRound("train", number=3, cohort=COHORT, base_round=None)
+    ]
+
+
+def test_after_an_abandoned_round_the_waiting_one_starts_from_the_same_model_later() -> None:
+    decisions = ahead()
+    assert decisions.handle(RoundEnded("train", "r1", committed=False), 5.0) == [WakeAt(6.0)]
+    assert decisions.handle(Tick(), 6.0) == [ReleaseRound("train", "r2", number=1, base_round=0)]
+
+
+def test_a_waiting_round_that_ends_is_replaced_after_a_wait() -> None:
+    decisions = ahead()
+    assert decisions.handle(RoundEnded("train", "r2", committed=False), 5.0) == [WakeAt(6.0)]
+    assert decisions.handle(Tick(), 6.0) == [
+        StartRound("train", number=2, cohort=COHORT, base_round=None)
+    ]
+
+
+def test_no_round_waits_beyond_the_target() -> None:
+    decisions = population(replace(TRAINING, head_round=4))
+    assert decisions.handle(RoundReporting("train", "r1"), 1.0) == []
+
+
+def test_an_author_may_wish_for_no_pipelining() -> None:
+    decisions = population(replace(TRAINING, cohort=replace(COHORT, pipelined=False)))
+    assert decisions.handle(RoundReporting("train", "r1"), 1.0) == []
+
+
+def test_evaluations_are_not_pipelined() -> None:
+    decisions = population(TRAINING, EVALUATION)
+    assert decisions.handle(RoundReporting("eval", "r2"), 1.0) == []
+
+
+def test_pausing_ends_the_waiting_round_and_not_the_one_that_reports() -> None:
+    decisions = ahead()
+    paused = replace(TRAINING, status="paused")
+    assert decisions.handle(TaskChanged(paused), 2.0) == [CancelRound("train", "r2")]
+    assert decisions.handle(RoundEnded("train", "r2", committed=False), 2.5) == []
+    assert decisions.handle(TaskChanged(TRAINING), 3.0) == [
+        StartRound("train", number=2, cohort=COHORT, base_round=None)
+    ]
+
+
+def test_cancelling_a_task_ends_both_of_its_rounds() -> None:
+    effects = ahead().handle(TaskChanged(replace(TRAINING, status="cancelled")), 2.0)
+    assert effects == [CancelRound("train", "r1"), CancelRound("train", "r2")]
+
+
+def test_a_head_that_is_seen_before_its_round_s_end_is_told_costs_no_waiting_round() -> None:
+    two_rounds = replace(TRAINING, rounds_target=2)
+    decisions = population(two_rounds)
+    decisions.handle(RoundReporting("train", "r1"), 1.0)
+    decisions.round_started("train", "r2")
+    assert decisions.handle(TaskChanged(replace(two_rounds, head_round=1)), 2.0) == []
+    effects = decisions.handle(RoundEnded("train", "r1", committed=True, head_round=1), 3.0)
+    assert effects == [ReleaseRound("train", "r2", number=2, base_round=1)]
+
+
+def test_a_round_named_after_its_model_is_there_is_released_at_once() -> None:
+    decisions = population(TRAINING)
+    decisions.handle(RoundReporting("train", "r1"), 1.0)
+    ended = RoundEnded("train", "r1", committed=True, head_round=1)
+    assert decisions.handle(ended, 2.0) == []
+    assert decisions.round_started("train", "r2") == [
+        ReleaseRound("train", "r2", number=2, base_round=1)
+    ]
+
+
 class World:
     """Registry, devices and timers around a population; checks what must always hold."""
 
@@ -221,7 +315,8 @@ class World:
         self.training = replace(TRAINING, rounds_target=target)
         self.evaluation = replace(EVALUATION, every_rounds=every)
         self.head = 0
-        self.open: dict[str, tuple[str, StartRound]] = {}
+        self.open: dict[str, tuple[str, int]] = {}
+        self.ahead: str | None = None
         self.cancelled: set[str] = set()
         self.completed: list[str] = []
         self.evaluated: list[int] = []
@@ -236,7 +331,22 @@ class World:
 
     def perform(self, effect: Effect) -> None:
         match effect:
-            case StartRound(task_id, number, _, base_round):
+            case StartRound("train", number, _, None):
+                assert self.ahead is None, "two rounds ahead"
+                assert self.open["train"][1] + 2 == number <= self.training.rounds_target
+                assert self.training.status == "active"
+                self.names += 1
+                self.ahead = f"r{self.names}"
+                for following in self.decisions.round_started("train", self.ahead):
+                    self.perform(following)
+            case ReleaseRound(task_id, round_id, number, base_round):
+                assert task_id not in self.open, "two rounds at work"
+                assert round_id == self.ahead
+                assert round_id not in self.cancelled
+                assert base_round == self.head == number - 1 < self.training.rounds_target
+                self.open[task_id] = (round_id, base_round)
+                self.ahead = None
+            case StartRound(task_id, number, _, int(base_round)):
                 assert task_id not in self.open, "two rounds of one task"
                 view = self.training if task_id == "train" else self.evaluation
                 assert view.status == "active"
@@ -246,11 +356,11 @@ class World:
                     assert base_round <= self.head
                     assert base_round not in self.evaluated
                 self.names += 1
-                self.open[task_id] = (f"r{self.names}", effect)
+                self.open[task_id] = (f"r{self.names}", base_round)
                 for following in self.decisions.round_started(task_id, f"r{self.names}"):
                     self.perform(following)
             case CancelRound(task_id, round_id):
-                assert self.open[task_id][0] == round_id
+                assert round_id == self.ahead or self.open[task_id][0] == round_id
                 assert round_id not in self.cancelled
                 self.cancelled.add(round_id)
             case CompleteTask(task_id):
@@ -269,12 +379,22 @@ class World:
     def end(self, task_id: str, committed: bool, now: float) -> None:
         if task_id not in self.open:
             return
-        round_id, start = self.open.pop(task_id)
+        round_id, base_round = self.open.pop(task_id)
         if committed and task_id == "train":
             self.head += 1
         elif committed:
-            self.evaluated.append(start.base_round)
+            self.evaluated.append(base_round)
         self.send(RoundEnded(task_id, round_id, committed, self.head), now)
+
+    def end_ahead(self, now: float) -> None:
+        """The waiting round is cancelled, or its master aggregator dies."""
+        if self.ahead is not None:
+            round_id, self.ahead = self.ahead, None
+            self.send(RoundEnded("train", round_id, False, self.head), now)
+
+    def report(self, task_id: str, now: float) -> None:
+        if task_id in self.open:
+            self.send(RoundReporting(task_id, self.open[task_id][0]), now)
 
     def tell(self, task_id: str, now: float) -> None:
         self.change("train", self.training.status)
@@ -285,6 +405,8 @@ class World:
 tasks = st.sampled_from(["train", "eval"])
 actions = st.one_of(
     st.tuples(st.just("end"), tasks, st.booleans()),
+    st.tuples(st.just("report"), tasks, st.none()),
+    st.tuples(st.just("lose the waiting round"), tasks, st.none()),
     st.tuples(st.just("tell"), tasks, st.none()),
     st.tuples(st.just("pause"), tasks, st.none()),
     st.tuples(st.just("resume"), tasks, st.none()),
@@ -304,6 +426,10 @@ def test_whatever_happens_training_reaches_its_target_and_the_last_model_is_eval
         match action:
             case "end":
                 world.end(task_id, committed, now)
+            case "report":
+                world.report(task_id, now)
+            case "lose the waiting round":
+                world.end_ahead(now)
             case "tick":
                 world.send(Tick(), now)
             case "pause" if view.status == "active":
@@ -322,8 +448,13 @@ def test_whatever_happens_training_reaches_its_target_and_the_last_model_is_eval
     for _ in range(60):
         if len(world.completed) == 2:
             break
+        if world.ahead in world.cancelled:
+            world.end_ahead(now)
+            continue
         if world.open:
-            world.end(next(iter(world.open)), True, now)
+            task_id = next(iter(world.open))
+            world.report(task_id, now)
+            world.end(task_id, True, now)
             continue
         assert world.wakes, "nothing would ever happen again"
         now = max(now, min(world.wakes))

@@ -1,6 +1,7 @@
 """Rounds by example."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
@@ -20,6 +21,7 @@ from server.protocol.round import (
     OpenSelection,
     Phase,
     PoolChanged,
+    Released,
     Round,
     SessionEnded,
     SumsCollected,
@@ -246,6 +248,132 @@ def test_answers_to_questions_that_were_not_asked_change_nothing() -> None:
     for event in answers:
         assert round_.handle(event, 101.0) == []
     assert round_.phase is Phase.SELECTING
+
+
+def waiting_for_its_model() -> Round:
+    round_ = Round(round_id="r", policy=POLICY, opened_at=100.0, released=False)
+    assert round_.start() == [OpenSelection(target=13, closes_at=110.0)]
+    return round_
+
+
+def test_a_round_selects_as_many_devices_as_it_is_told() -> None:
+    round_ = Round(round_id="r", policy=POLICY, opened_at=100.0, target=11)
+    assert round_.start()[0] == OpenSelection(target=11, closes_at=110.0)
+    assert round_.handle(PoolChanged(40), 111.0)[0] == CloseSelection(11)
+    assert round_.statistics["target"] == 11
+
+
+def test_a_round_cannot_select_fewer_than_its_minimum() -> None:
+    with pytest.raises(ValueError, match="fewer than its minimum of 8"):
+        Round(round_id="r", policy=POLICY, opened_at=100.0, target=7)
+
+
+def test_a_round_without_its_model_takes_nobody_and_does_not_time_out() -> None:
+    round_ = waiting_for_its_model()
+    for now in (105.0, 111.0, 1e6):
+        assert round_.handle(PoolChanged(40), now) == []
+        assert round_.handle(Tick(), now) == []
+    assert round_.phase is Phase.SELECTING
+
+
+def test_a_release_takes_a_pool_that_is_full_at_once() -> None:
+    round_ = waiting_for_its_model()
+    round_.handle(PoolChanged(13), 111.0)
+    assert round_.handle(Released(), 300.0)[0] == CloseSelection(13)
+
+
+def test_a_release_within_the_window_waits_for_its_end() -> None:
+    round_ = waiting_for_its_model()
+    round_.handle(PoolChanged(13), 103.0)
+    assert round_.handle(Released(), 104.0) == [WakeAt(110.0)]
+    assert round_.handle(Tick(), 110.0)[0] == CloseSelection(13)
+
+
+def test_a_round_released_late_still_gets_a_window_to_fill() -> None:
+    round_ = waiting_for_its_model()
+    round_.handle(PoolChanged(9), 103.0)
+    assert round_.handle(Released(), 300.0) == [WakeAt(310.0)]
+    assert round_.handle(Released(), 305.0) == []
+    assert round_.handle(Tick(), 310.0)[0] == CloseSelection(9)
+
+
+def test_a_round_that_waits_for_its_model_can_be_cancelled() -> None:
+    assert the_abandonment(waiting_for_its_model().handle(Cancelled("x"), 500.0)) == "cancelled"
+
+
+def test_an_update_whose_aggregator_died_is_not_in_the_sum_any_more() -> None:
+    round_ = reporting()
+    for session in SESSIONS[:9]:
+        round_.handle(UpdateAccepted(session), 150.0)
+    for _ in range(3):
+        assert round_.handle(SessionEnded(SESSIONS[0], "lost"), 151.0) == []
+    assert round_.statistics["accepted"] == 8
+    assert round_.statistics["ended"] == {"lost": 1}
+    assert round_.handle(UpdateAccepted(SESSIONS[0]), 152.0) == []
+    assert round_.handle(UpdateAccepted(SESSIONS[9]), 152.0) == []
+    assert round_.handle(UpdateAccepted(SESSIONS[10]), 152.0)[0] == CloseReporting("goal_reached")
+
+
+def test_losing_so_many_that_the_minimum_is_out_of_reach_closes_reporting() -> None:
+    round_ = reporting()
+    for session in SESSIONS[:5]:
+        round_.handle(UpdateAccepted(session), 150.0)
+        assert round_.handle(SessionEnded(session, "lost"), 151.0) == []
+    effects = round_.handle(SessionEnded(SESSIONS[5], "expired"), 152.0)
+    assert effects[0] == CloseReporting("minimum_out_of_reach")
+
+
+def test_devices_that_the_goal_made_superfluous_did_not_drop_out() -> None:
+    round_ = reporting()
+    round_.handle(SessionEnded(SESSIONS[12], "aborted"), 140.0)
+    for session in SESSIONS[:10]:
+        round_.handle(UpdateAccepted(session), 150.0)
+    round_.handle(SessionEnded(SESSIONS[10], "goal_reached"), 150.0)
+    assert round_.statistics["unfinished"] == 1
+    assert round_.statistics["dropped"] == 1
+
+
+def with_grace() -> Round:
+    """Its devices were configured at 111, its deadline is 231, its grace 20 seconds."""
+    round_ = Round(round_id="r", policy=replace(POLICY, straggler_grace_s=20.0), opened_at=100.0)
+    round_.start()
+    round_.handle(PoolChanged(13), 110.5)
+    round_.handle(DevicesSelected(SESSIONS), 111.0)
+    return round_
+
+
+def test_with_a_grace_silence_closes_reporting_once_the_minimum_is_in() -> None:
+    round_ = with_grace()
+    for session in SESSIONS[:7]:
+        assert round_.handle(UpdateAccepted(session), 130.0) == []
+    assert round_.handle(UpdateAccepted(SESSIONS[7]), 160.0) == [WakeAt(180.0)]
+    assert round_.handle(Tick(), 180.0)[0] == CloseReporting("grace_elapsed")
+    assert round_.statistics["dropped"] == 5
+
+
+def test_each_update_begins_the_grace_anew() -> None:
+    round_ = with_grace()
+    for session in SESSIONS[:8]:
+        round_.handle(UpdateAccepted(session), 160.0)
+    assert round_.handle(UpdateAccepted(SESSIONS[8]), 175.0) == []
+    assert round_.handle(Tick(), 180.0) == [WakeAt(195.0)]
+    assert round_.handle(Tick(), 195.0)[0] == CloseReporting("grace_elapsed")
+
+
+def test_below_the_minimum_silence_is_borne_until_the_window_ends() -> None:
+    round_ = with_grace()
+    for session in SESSIONS[:8]:
+        round_.handle(UpdateAccepted(session), 160.0)
+    round_.handle(SessionEnded(SESSIONS[0], "lost"), 165.0)
+    assert round_.handle(Tick(), 180.0) == [WakeAt(231.0)]
+    assert round_.handle(Tick(), 231.0)[0] == CloseReporting("window_elapsed")
+
+
+def test_the_grace_does_not_outlast_the_window() -> None:
+    round_ = with_grace()
+    for session in SESSIONS[:8]:
+        round_.handle(UpdateAccepted(session), 220.0)
+    assert round_.handle(Tick(), 231.0)[0] == CloseReporting("window_elapsed")
 
 
 def test_the_statistics_say_who_ended_how_and_how_long_each_phase_took() -> None:

@@ -18,6 +18,7 @@ from server.protocol.round import (
     Event,
     Phase,
     PoolChanged,
+    Released,
     Round,
     SessionEnded,
     SumsCollected,
@@ -38,6 +39,7 @@ policies = st.builds(
     selection_window_s=st.sampled_from([1.0, 10.0]),
     selection_timeout_s=st.sampled_from([10.0, 60.0]),
     reporting_window_s=st.sampled_from([1.0, 120.0]),
+    straggler_grace_s=st.sampled_from([0.0, 0.5, 30.0]),
 )
 sessions = st.sampled_from(SESSIONS)
 events: st.SearchStrategy[Event] = st.one_of(
@@ -45,7 +47,8 @@ events: st.SearchStrategy[Event] = st.one_of(
     st.just(Tick()),
     st.builds(DevicesSelected, st.lists(sessions, max_size=8).map(tuple)),
     st.builds(UpdateAccepted, sessions),
-    st.builds(SessionEnded, sessions, st.sampled_from(["aborted", "expired", "rejected"])),
+    st.just(Released()),
+    st.builds(SessionEnded, sessions, st.sampled_from(["aborted", "expired", "rejected", "lost"])),
     st.builds(SumsCollected, st.integers(0, 8)),
     st.just(UpdateApplied()),
     st.builds(UpdateFailed, st.just("broken")),
@@ -61,9 +64,10 @@ QUESTIONS = (CloseSelection, CloseReporting, ApplyUpdate, Commit)
 class Observer:
     """Drives a round and checks after every event what must always hold."""
 
-    def __init__(self, policy: CohortPolicy) -> None:
+    def __init__(self, policy: CohortPolicy, released: bool = True) -> None:
         self.policy = policy
-        self.round = Round(round_id="r", policy=policy, opened_at=0.0)
+        self.released = released
+        self.round = Round(round_id="r", policy=policy, opened_at=0.0, released=released)
         self.effects: list[Effect] = []
         self.wakes: list[float] = []
         self.sum = 0
@@ -73,6 +77,7 @@ class Observer:
         before, over = self.round.phase, self.round.over
         if isinstance(event, SumsCollected) and before is Phase.COLLECTING:
             self.sum = event.accepted
+        self.released |= isinstance(event, Released)
         if isinstance(event, Tick) and self.wakes:
             # The timer went off, whatever the clock says.
             self.wakes.remove(min(self.wakes))
@@ -94,13 +99,20 @@ class Observer:
         assert (abandons == 1) == (self.round.phase is Phase.ABANDONED)
         for kind in QUESTIONS:
             assert sum(isinstance(effect, kind) for effect in self.effects) <= 1
-        if not self.round.over and self.round.phase is not Phase.COMMITTING:
+        if not self.released:
+            assert self.round.phase in (Phase.SELECTING, Phase.ABANDONED)
+        elif not self.round.over and self.round.phase is not Phase.COMMITTING:
             assert self.wakes, "the round could wait for ever"
+        statistics = self.round.statistics
+        without = sum(statistics["ended"].values()) + statistics["unfinished"]
+        if "collecting" not in statistics["seconds"]:
+            assert statistics["accepted"] == statistics["selected"] - without
+        assert 0 <= statistics["dropped"] <= statistics["selected"]
 
 
-@given(policies, steps)
-def test_no_order_of_events_breaks_a_round(policy, steps) -> None:
-    observer = Observer(policy)
+@given(policies, st.booleans(), steps)
+def test_no_order_of_events_breaks_a_round(policy, released, steps) -> None:
+    observer = Observer(policy, released)
     now = 0.0
     for event, delay in steps:
         now += delay
@@ -109,12 +121,14 @@ def test_no_order_of_events_breaks_a_round(policy, steps) -> None:
 
 #: For each phase, something that may carry the round on.
 likely: dict[Phase, st.SearchStrategy[Event]] = {
-    Phase.SELECTING: st.one_of(st.builds(PoolChanged, st.integers(0, 12)), st.just(Tick())),
+    Phase.SELECTING: st.one_of(
+        st.builds(PoolChanged, st.integers(0, 12)), st.just(Tick()), st.just(Released())
+    ),
     Phase.CHOOSING: st.builds(DevicesSelected, st.just(tuple(SESSIONS))),
     Phase.REPORTING: st.one_of(
         st.builds(UpdateAccepted, sessions),
         st.builds(UpdateAccepted, sessions),
-        st.builds(SessionEnded, sessions, st.just("aborted")),
+        st.builds(SessionEnded, sessions, st.sampled_from(["aborted", "lost"])),
         st.just(Tick()),
     ),
     Phase.COLLECTING: st.builds(SumsCollected, st.integers(0, 8)),
@@ -123,9 +137,9 @@ likely: dict[Phase, st.SearchStrategy[Event]] = {
 }
 
 
-@given(policies, st.data())
-def test_no_course_of_a_round_breaks_it(policy, data) -> None:
-    observer = Observer(policy)
+@given(policies, st.booleans(), st.data())
+def test_no_course_of_a_round_breaks_it(policy, released, data) -> None:
+    observer = Observer(policy, released)
     now = 0.0
     for _ in range(40):
         now += data.draw(st.floats(0.0, 20.0))
@@ -140,14 +154,15 @@ def test_no_course_of_a_round_breaks_it(policy, data) -> None:
     assert over <= observer.round.over
 
 
-@given(policies, steps)
-def test_a_round_left_to_its_wakes_comes_to_an_end(policy, steps) -> None:
-    observer = Observer(policy)
+@given(policies, st.booleans(), steps)
+def test_a_round_left_to_its_wakes_comes_to_an_end(policy, released, steps) -> None:
+    observer = Observer(policy, released)
     now = 0.0
     for event, delay in steps:
         now += abs(delay)
         observer.send(event, now)
-    for _ in range(10):
+    observer.send(Released(), now)
+    for _ in range(12):
         if observer.round.over:
             break
         if observer.round.phase is Phase.COMMITTING:
@@ -158,9 +173,9 @@ def test_a_round_left_to_its_wakes_comes_to_an_end(policy, steps) -> None:
     assert observer.round.over
 
 
-@given(policies, steps, st.data())
-def test_repeating_any_event_changes_nothing(policy, steps, data) -> None:
-    once, twice = Observer(policy), Observer(policy)
+@given(policies, st.booleans(), steps, st.data())
+def test_repeating_any_event_changes_nothing(policy, released, steps, data) -> None:
+    once, twice = Observer(policy, released), Observer(policy, released)
     now = 0.0
     for event, delay in steps:
         now += delay
