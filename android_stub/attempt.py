@@ -122,6 +122,8 @@ class Attempt:
         self.population = population
         self.session = Session(retry_delays_s=runtime.retry_delays_s)
         self._runtime = runtime
+        # Where the session is served; the tier may have several servers.
+        self._api = runtime.api
         self._identity = identity
         self._store = store
         self._gate = gate
@@ -193,17 +195,18 @@ class Attempt:
             return Failed(reason=AbortReason.COMPUTATION_FAILED)
 
     def _request(self, action: Action) -> Event:
-        api, token, traffic = self._runtime.api, self._token, self._traffic
+        api, token, traffic = self._api, self._token, self._traffic
         match action:
             case CheckIn():
                 return self._checked_in(
-                    api.check_in(
+                    self._runtime.api.check_in(
                         self.population,
                         wire.CheckInRequest(
                             protocol_version=PROTOCOL_VERSION,
                             check_in_id=self._check_in_id,
                             runtime=RUNTIME,
                             client_version=self._runtime.client_version,
+                            attributes=self._runtime.attributes,
                         ),
                         credential=self._identity.credential,
                         traffic=traffic,
@@ -264,6 +267,8 @@ class Attempt:
 
     def _checked_in(self, answer: wire.CheckInResponse) -> Event:
         self._learn(answer.retry_windows)
+        if answer.session_url:
+            self._api = self._runtime.api.at(answer.session_url)
         # A poll's answer need not repeat what the check-in's said.
         self._session_id = answer.session_id or self._session_id
         self._token = answer.session_token or self._token
@@ -292,7 +297,7 @@ class Attempt:
         blob = self._assignment.plan
         plan = self._runtime.plans.get(blob.sha256) if blob.sha256 in self._held_plans else None
         if plan is None:
-            plan = DevicePart.from_bytes(self._runtime.api.fetch(blob, traffic=self._traffic))
+            plan = DevicePart.from_bytes(self._api.fetch(blob, traffic=self._traffic))
             self._runtime.verify(plan, population=self.population)
             self._runtime.plans.put(blob.sha256, plan)
             if blob.sha256 not in self._held_plans:

@@ -35,6 +35,16 @@ _plan_key = click.option(
 )
 
 
+def _attributes(
+    _context: click.Context, _option: click.Parameter, given: tuple[str, ...]
+) -> dict[str, str]:
+    pairs = [text.partition("=") for text in given]
+    for name, equals, value in pairs:
+        if not (name and equals and value):
+            raise click.BadParameter(f"write NAME=VALUE, not {name + equals + value!r}")
+    return {name: value for name, _, value in pairs}
+
+
 @contextlib.contextmanager
 def _until_signalled() -> Iterator[threading.Event]:
     """An event that SIGINT and SIGTERM set; the former handlers come back afterwards."""
@@ -102,6 +112,15 @@ def device() -> None:
     help="Divides the delays taken when the server named no window (15 minutes, or 4 hours "
     "after a permanent error).",
 )
+@click.option(
+    "--attribute",
+    "attributes",
+    multiple=True,
+    metavar="NAME=VALUE",
+    callback=_attributes,
+    help="What the device says of itself at check-in, for cohorts with given shares, such as "
+    "country=de. Give it again for further ones, at most 8.",
+)
 @_plan_key
 @click.option("--json", is_flag=True, help="Print each session as a JSON line.")
 def run_device(
@@ -113,6 +132,7 @@ def run_device(
     conditions_file: Path | None,
     sessions: int | None,
     time_scale: float,
+    attributes: dict[str, str],
     plan_key: tuple[Path, ...],
     json: bool,
 ) -> None:
@@ -155,6 +175,7 @@ def run_device(
             runtime=Runtime(
                 api=ServerApi(url=server, connections=1),
                 clock=time.time,
+                attributes=attributes,
                 plan_keys=tuple(load_public_key(path) for path in plan_key),
             ),
             identity=identity,

@@ -1,7 +1,7 @@
 """What the devices of one process share."""
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from threading import Lock
 
@@ -53,7 +53,8 @@ class Runtime:
     Args:
         api: Connections to the server.
         clock: Seconds, never going back by much.
-        client_version: Told to the server at check-in.
+        client_version: Told to the server at check-in,
+        attributes: and what cohorts may be stratified by, e.g. {"country": "de"}.
         misfortune: For fleets: how often sessions go wrong.
         retry_delays_s: Seconds before each further attempt at a request.
         plan_keys: Pinned public keys: no plan is loaded that none of them signed.
@@ -65,6 +66,7 @@ class Runtime:
     engines: Engines = field(default_factory=Engines)
     plans: Plans = field(default_factory=Plans)
     client_version: str = "nightshift-reference"
+    attributes: Mapping[str, str] = field(default_factory=dict)
     misfortune: MisfortuneRates | None = None
     retry_delays_s: tuple[float, ...] = RETRY_DELAYS_S
     plan_keys: tuple[Ed25519PublicKey, ...] = ()

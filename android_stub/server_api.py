@@ -5,6 +5,7 @@ with the server's reason, anything that is not an answer becomes `NoAnswer`.
 """
 
 import base64
+import copy
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -93,12 +94,7 @@ class ServerApi:
     """
 
     def __init__(self, *, url: str, timeouts: Timeouts | None = None, connections: int = 4) -> None:
-        try:
-            parsed = urllib3.util.parse_url(url)
-        except urllib3.exceptions.LocationParseError:
-            parsed = urllib3.util.Url()
-        if parsed.scheme not in ("http", "https") or not parsed.host:
-            raise ValueError(f"the server must be an http or https address, not {url!r}")
+        self._scheme = _scheme(url)
         timeouts = timeouts or Timeouts()
         self._url = url.rstrip("/")
         self._pool = urllib3.PoolManager(
@@ -111,6 +107,27 @@ class ServerApi:
 
     def close(self) -> None:
         self._pool.clear()
+
+    def at(self, session_url: str) -> "ServerApi":
+        """The same connections, to the server of this tier that has the session.
+
+        Args:
+            session_url: From the answer to a check-in; empty for this very server.
+
+        Raises:
+            NoAnswer: not an address, or one without TLS where this one has it.
+        """
+        if not session_url:
+            return self
+        try:
+            scheme = _scheme(session_url)
+        except ValueError as error:
+            raise NoAnswer(f"the session's address is unusable: {error}") from error
+        if self._scheme == "https" != scheme:
+            raise NoAnswer(f"the session's address {session_url!r} has no TLS: it is not used")
+        there = copy.copy(self)
+        there._url = session_url.rstrip("/")
+        return there
 
     def check_in(
         self,
@@ -254,6 +271,16 @@ class ServerApi:
                 raise WrongBlob(f"{path} does not have the {limit} bytes announced")
             raise NoAnswer(f"{method} {path}: the answer is larger than {limit} bytes")
         return _decompress(data, response.headers.get("Content-Encoding"), limit)
+
+
+def _scheme(url: str) -> str:
+    try:
+        parsed = urllib3.util.parse_url(url)
+    except urllib3.exceptions.LocationParseError:
+        parsed = urllib3.util.Url()
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise ValueError(f"the server must be an http or https address, not {url!r}")
+    return parsed.scheme
 
 
 def content_digest(body: bytes) -> str:

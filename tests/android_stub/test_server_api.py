@@ -190,3 +190,17 @@ def test_the_content_digest_is_crc32c_big_endian(data):
 
 def test_the_content_digest_of_the_check_vector():
     assert content_digest(b"123456789") == "crc32c=:4waSgw==:"
+
+
+def test_a_session_is_continued_where_the_answer_to_the_check_in_says(server, api):
+    elsewhere = ServerApi(url="http://127.0.0.1:9", timeouts=Timeouts(connect_s=1.0, read_s=2.0))
+    there = elsewhere.at(server.url + "/")
+    _check_in(there)
+    assert server.requests == ["POST /v1/populations/digits/demo/checkins"]
+    assert elsewhere.at("") is elsewhere
+
+
+@pytest.mark.parametrize("url", ["ftp://fl.example.org", "//", "http://fl.example.org"])
+def test_a_session_is_not_continued_at_an_address_without_tls_or_of_another_kind(url):
+    with pytest.raises(NoAnswer, match="address"):
+        ServerApi(url="https://fl.example.org").at(url)
