@@ -282,6 +282,16 @@ def test_pausing_ends_the_waiting_round_and_not_the_one_that_reports() -> None:
     ]
 
 
+def test_a_waiting_round_that_was_cancelled_is_not_released_but_replaced() -> None:
+    decisions = ahead()
+    decisions.handle(TaskChanged(replace(TRAINING, status="paused")), 2.0)
+    decisions.handle(TaskChanged(TRAINING), 2.5)
+    assert decisions.handle(RoundEnded("train", "r1", committed=True, head_round=1), 3.0) == []
+    assert decisions.handle(RoundEnded("train", "r2", committed=False), 3.5) == [
+        StartRound("train", number=2, cohort=COHORT, base_round=1)
+    ]
+
+
 def test_cancelling_a_task_ends_both_of_its_rounds() -> None:
     effects = ahead().handle(TaskChanged(replace(TRAINING, status="cancelled")), 2.0)
     assert effects == [CancelRound("train", "r1"), CancelRound("train", "r2")]
