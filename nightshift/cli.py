@@ -37,12 +37,20 @@ COMMANDS = {
         "Build, show, check, sign and publish the plans that devices execute.",
     ),
     "serve": LazyCommand("server.commands:serve", "Run the server: device protocol and rounds."),
+    "cluster": LazyCommand(
+        "server.cluster.commands:cluster",
+        "Run the server on several processes or machines: Ray, PostgreSQL, many selectors.",
+    ),
     "doctor": LazyCommand(
         "server.doctor.command:doctor", "Check a deployment: what is wrong, and what to do."
     ),
     "task": LazyCommand(
         "nightshift.task_group:task",
         "Simulate a task; create, list, show, pause, resume and cancel a server's.",
+    ),
+    "population": LazyCommand(
+        "server.population_commands:population",
+        "List and show a server's populations; limit them, make their tokens.",
     ),
     "models": LazyCommand("server.commands:models", "List, show and get a server's models."),
     "device": LazyCommand("android_stub.commands:device", "Run one device against a server."),

@@ -60,6 +60,11 @@ class AdminClient:
         answer: dict[str, Any] = json.loads(self._request("POST", path, body))
         return answer
 
+    def delete(self, path: str) -> dict[str, Any]:
+        """Raises AdminError."""
+        answer: dict[str, Any] = json.loads(self._request("DELETE", path))
+        return answer
+
     def create_tasks(
         self, plan: bytes, *, rounds: int | None = None, goal_count: int | None = None
     ) -> dict[str, Any]:

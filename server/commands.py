@@ -153,14 +153,14 @@ def show_task(client: AdminClient, task_id: str, as_json: bool) -> None:
         click.echo(json.dumps({**described, "rounds_history": rounds}, indent=2))
         return
     _print_tasks([described], as_json)
-    _print_table(
+    print_table(
         ["variant", "bytes", "passed on"],
         [
             [variant["name"], variant["bytes"], ", ".join(variant["runtimes"]) or "nothing"]
             for variant in described["variants"]
         ],
     )
-    _print_table(
+    print_table(
         ["round", "from model", "outcome", "selected", "accepted", "seconds", "why / metrics"],
         [
             [
@@ -191,6 +191,20 @@ _action("resume", "Go on with a paused task.")
 _action("cancel", "End TASK_ID for good. Its models stay.")
 
 
+@task.command("weigh")
+@click.argument("task_id")
+@click.argument("weight", type=click.FloatRange(min=0, min_open=True))
+@_as_json
+@connected
+def weigh_task(client: AdminClient, task_id: str, weight: float, as_json: bool) -> None:
+    """Give TASK_ID a share of its population's devices, relative to other tasks' weights.
+
+    Tasks that select at the same time and want the same kind of devices get them
+    in proportion to their weights, which are 1 until they are set.
+    """
+    _print_tasks([client.post(f"tasks/{task_id}/weight?value={weight!r}")], as_json)
+
+
 @click.group()
 def models() -> None:
     """The models that training tasks have committed."""
@@ -206,7 +220,7 @@ def list_models(client: AdminClient, task_id: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
-    _print_table(
+    print_table(
         ["model", "committed", "checkpoint", "metrics"],
         [
             [
@@ -255,7 +269,7 @@ def _print_tasks(tasks: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(tasks, indent=2))
         return
-    _print_table(
+    print_table(
         ["task", "population", "computation", "status", "rounds", "goal"],
         [
             [
@@ -281,7 +295,8 @@ def _metrics(values: dict[str, Any]) -> str:
     )
 
 
-def _print_table(columns: list[str], rows: list[list[Any]]) -> None:
+def print_table(columns: list[str], rows: list[list[Any]]) -> None:
+    """Prints a table without lines."""
     from rich.console import Console
     from rich.table import Table
 

@@ -4,12 +4,14 @@ A plan archive is posted as it is; everything else is small JSON. Mistakes are
 answered as {"error": sentence} with a 4xx.
 """
 
+from __future__ import annotations
+
 import hashlib
 import hmac
 import logging
 import secrets
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException
@@ -25,6 +27,9 @@ from server.storage.errors import NotFound, UnknownPopulation
 from server.storage.tasks import Status, Task
 from server.tier import EmbeddedTier
 
+if TYPE_CHECKING:
+    from server.cluster.tier import ClusterTier
+
 _log = logging.getLogger(__name__)
 
 #: Bytes of a plan archive that are accepted.
@@ -38,7 +43,7 @@ ACTIONS: dict[str, tuple[tuple[Status, ...], Status]] = {
 }
 
 
-def admin_api(*, tier: EmbeddedTier) -> Blueprint:
+def admin_api(*, tier: EmbeddedTier | ClusterTier) -> Blueprint:
     """The operator's routes."""
     api = Blueprint("admin_api", __name__, url_prefix="/v1/admin")
     registry = tier.registry
@@ -189,7 +194,7 @@ def admin_api(*, tier: EmbeddedTier) -> Blueprint:
     def quotas(name: str) -> tuple[Response, int]:
         if g.population is not None:
             return _error(403, "a population's quotas are set with the server's admin token")
-        wishes = request.get_json(silent=True)
+        wishes = request.get_json(force=True, silent=True)
         known = {"max_sessions", "max_upload_bytes"}
         if not isinstance(wishes, dict) or set(wishes) != known:
             return _error(400, f"send a JSON object with {' and '.join(sorted(known))}, or null")

@@ -55,13 +55,18 @@ def moved(weights: np.ndarray, updates: Sequence[Update]) -> np.ndarray:
     return moved
 
 
-def plan_for(population: str, *, base: Path, **cohort: float) -> bytes:
-    """The plan at `base` for another population, with this CohortPolicy."""
+#: The cohort of tests that know each device of a round: as many are selected as the
+#: policy says, and none waits for the next round meanwhile.
+STEADY = {"selection_window_s": 0.05, "adaptive_over_selection": False, "pipelined": False}
+
+
+def plan_for(population: str, *, base: Path, **cohort: Any) -> bytes:
+    """The plan at `base` for another population, with this CohortPolicy over `STEADY`."""
     plan = PlanArchive.open(base)
     manifest = PlanManifest()
     manifest.CopyFrom(plan.manifest)
     manifest.population = population
-    policy = CohortPolicy.from_json({"selection_window_s": 0.05, **cohort})
+    policy = CohortPolicy.from_json({**STEADY, **cohort})
     return write_archive(
         variants=[DevicePart(manifest=manifest, graph=plan.graph)],
         training=plan.server_part("training"),
