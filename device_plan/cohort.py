@@ -124,10 +124,10 @@ class CohortPolicy:
     over_selection: float = 1.3
     #: Derive the over-selection from the drop-out of the task's recent rounds; the first
     #: rounds use the one above.
-    adaptive_over_selection: bool = False
+    adaptive_over_selection: bool = True
     #: The derived over-selection is at least this,
     over_selection_min: float = 1.0
-    #: and at most this.
+    #: and at most this, or the one above if that is more.
     over_selection_max: float = 2.0
     #: A round with at least this fraction of the goal commits when its window ends.
     minimum_fraction: float = 0.8
@@ -158,11 +158,10 @@ class CohortPolicy:
             value = getattr(self, name)
             if not 1.0 <= value <= 10.0:
                 raise ValueError(f"{name} must be from 1.0 to 10.0, not {value}")
-        bounds = (self.over_selection_min, self.over_selection, self.over_selection_max)
-        if self.adaptive_over_selection and list(bounds) != sorted(bounds):
+        if self.over_selection_min > self.over_selection_max:
             raise ValueError(
-                f"over_selection ({bounds[1]}) must lie between over_selection_min "
-                f"({bounds[0]}) and over_selection_max ({bounds[2]})"
+                f"over_selection_min ({self.over_selection_min}) must be at most "
+                f"over_selection_max ({self.over_selection_max})"
             )
         if not 0.0 < self.minimum_fraction <= 1.0:
             raise ValueError(

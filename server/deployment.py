@@ -98,6 +98,7 @@ class Deployment:
             computation="training",
             plan_digest=plan.digest,
             cohort=schedule.cohort.to_json(),
+            weight=schedule.cohort.weight,
             rounds=schedule.rounds,
             initial_state_sha256=put_content(blobs, plan.initial_state),
             initial_checkpoint_sha256=put_content(blobs, plan.initial_checkpoint),
@@ -111,6 +112,7 @@ class Deployment:
                     computation="evaluation",
                     plan_digest=plan.digest,
                     cohort=schedule.evaluation.cohort.to_json(),
+                    weight=schedule.evaluation.cohort.weight,
                     evaluates=training,
                     every_rounds=schedule.evaluation.every_rounds,
                 )

@@ -64,7 +64,7 @@ class OverSelection:
             return policy.selection_target
         goal = policy.goal_count
         least = policy.selected_at(policy.over_selection_min)
-        most = policy.selected_at(policy.over_selection_max)
+        most = policy.selected_at(max(policy.over_selection_max, policy.over_selection))
         return max(least, _smallest(goal, self.drop_out(policy), most))
 
 

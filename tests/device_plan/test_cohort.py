@@ -86,8 +86,8 @@ def test_the_paper_selects_130_percent_of_the_goal() -> None:
         ({"goal_count": 10, "weight": 0}, "weight must be from 0.001"),
         ({"goal_count": 10, "over_selection_max": 11}, "over_selection_max must be from 1.0"),
         (
-            {"goal_count": 10, "adaptive_over_selection": True, "over_selection_min": 1.4},
-            "must lie between over_selection_min",
+            {"goal_count": 10, "over_selection_min": 2.4},
+            "must be at most over_selection_max",
         ),
         ({"goal_count": 10, "strata": [0.5]}, "strata must be an object"),
         ({"goal_count": 10, "strata": {"attribute": "os"}}, "strata need shares"),

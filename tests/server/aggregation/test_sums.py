@@ -48,7 +48,9 @@ def test_a_sum_over_any_grouping_is_the_sum_of_all_updates(seeds: list[int], gro
     for number, seed in enumerate(seeds):
         views = checks.admit(encode(update(seed)))
         assert aggregators[seed % groups].add(f"session-{number}", views)
-    sums, count = merged([aggregator.close() for aggregator in aggregators])
+    total = merged([aggregator.close() for aggregator in aggregators])
+    assert total is not None
+    sums, count = total.accumulator.tensors(), total.accumulator.count
     assert count == len(seeds)
     for spec in SPECS:
         wide = "float64" if spec.dtype.startswith("float") else "int64"
@@ -63,7 +65,9 @@ def test_an_update_added_twice_is_in_the_sum_once() -> None:
     views = checks.admit(encode(update(1)))
     assert aggregator.add("one", views)
     assert aggregator.add("one", views)
-    sums, count = merged([aggregator.close()])
+    total = merged([aggregator.close()])
+    assert total is not None
+    sums, count = total.accumulator.tensors(), total.accumulator.count
     assert count == 1
     np.testing.assert_array_equal(sums["delta/kernel"], update(1)["delta/kernel"])
 

@@ -8,7 +8,7 @@ from scipy import stats
 from device_plan.cohort import CohortPolicy
 from server.protocol.over_selection import OverSelection
 
-FIXED = CohortPolicy(goal_count=100)
+FIXED = CohortPolicy(goal_count=100, adaptive_over_selection=False)
 ADAPTIVE = CohortPolicy(goal_count=100, adaptive_over_selection=True)
 
 
