@@ -14,10 +14,8 @@ from device_plan.task_file import InvalidTask
 from tflite_models.lowering import UnsupportedOperation
 
 
-def convert(
-    module: tf.Module, concrete: Mapping[str, Any], origins: Mapping[str, Sequence[str]]
-) -> bytes:
-    """The TFLite file of a module's functions, builtin operations only.
+def convert(concrete: Mapping[str, Any], origins: Mapping[str, Sequence[str]]) -> bytes:
+    """The TFLite file of functions, builtin operations only.
 
     Args:
         concrete: The concrete functions, by signature.
@@ -27,11 +25,14 @@ def convert(
         InvalidTask: an operation has no builtin form; the author's layer is named.
     """
     with tempfile.TemporaryDirectory() as directory:
-        tf.saved_model.save(module, directory, signatures=dict(concrete))
+        # A module with the functions in it would be saved and loaded with all of them twice.
+        tf.saved_model.save(tf.Module(), directory, signatures=dict(concrete))
         converter = tf.lite.TFLiteConverter.from_saved_model(
             directory, signature_keys=list(concrete)
         )
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+        # It differs between two conversions of the same graph.
+        converter.exclude_conversion_metadata = True
         try:
             with _silenced():
                 return bytes(converter.convert())

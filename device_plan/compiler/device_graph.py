@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from device_plan.compiler.block import Block
 from device_plan.compiler.conversion import convert
-from device_plan.compiler.flatbuffer import Renaming, TrainingGraph
+from device_plan.compiler.flatbuffer import EditableGraph, Renaming, TrainingGraph
 from device_plan.compiler.prediction import Prediction
 from device_plan.compiler.shared_memory import keep_apart
 from device_plan.plan_pb2 import Signature, TensorSpec
@@ -113,12 +113,11 @@ def build_device_graph(
     with lowering_errors():
         module = _Module(work, measuring, prediction.lowered(names.weights, profile), names)
         concrete = {name: module.concrete(name) for name in SIGNATURES}
-    data = convert(module, concrete, {**measuring.origins, **work.origins})
+    data = convert(concrete, {**measuring.origins, **work.origins})
     features = [spec.name for spec in names.examples]
     state = [f"state/{index}" for index in range(len(work.state_specs))]
     seed = [SEED] if work.seeded else []
-    graph = TrainingGraph(data)
-    graph.drop_conversion_metadata()
+    graph = EditableGraph(data)
     keep_apart(graph.model)
     graph.rename(
         {
@@ -128,7 +127,9 @@ def build_device_graph(
             "eval": _renaming(names.evaluated, [], features, [*names.metrics, *names.predictions]),
         }
     )
-    return DeviceGraph(graph.to_bytes(), graph.signatures(), work.seeded, module.has_legacy_form())
+    data = graph.to_bytes()
+    signatures = TrainingGraph(data).signatures()
+    return DeviceGraph(data, signatures, work.seeded, module.has_legacy_form())
 
 
 class _Module(tf.Module):  # type: ignore[misc]

@@ -1,7 +1,7 @@
 """Reads and rewrites TFLite files: operations, versions, and the names in signatures."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,22 +39,20 @@ class Renaming:
 
 
 class TrainingGraph:
-    """A TFLite file, parsed.
-
-    Attributes:
-        model: The schema's object tree.
-    """
+    """A TFLite file, read in place: the object tree of a large graph takes seconds to make."""
 
     def __init__(self, data: bytes) -> None:
-        self.model: Any = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(data, 0))
+        self._file: Any = schema.Model.GetRootAsModel(data, 0)
 
     def ops(self) -> list[OpCount]:
         """Every operation with its version and how often it occurs, by name."""
-        codes = [(_op_name(code), int(code.version or 1)) for code in self.model.operatorCodes]
+        file = self._file
+        codes = [file.OperatorCodes(index) for index in range(file.OperatorCodesLength())]
+        kinds = [(_op_name(code), int(code.Version() or 1)) for code in codes]
         counts = Counter(
-            codes[operator.opcodeIndex]
-            for graph in self.model.subgraphs
-            for operator in graph.operators
+            kinds[graph.Operators(index).OpcodeIndex()]
+            for graph in self._subgraphs()
+            for index in range(graph.OperatorsLength())
         )
         return [
             OpCount(name=name, version=version, count=count)
@@ -63,31 +61,46 @@ class TrainingGraph:
 
     def custom_ops(self) -> list[str]:
         """Operations that are not TFLite builtins (Flex or custom)."""
-        return sorted(
-            code.customCode.decode() for code in self.model.operatorCodes if code.customCode
-        )
+        codes = map(self._file.OperatorCodes, range(self._file.OperatorCodesLength()))
+        return sorted(code.CustomCode().decode() for code in codes if code.CustomCode())
 
     def min_runtime_version(self) -> str:
         """As the converter states it; "" if it does not."""
-        for entry in self.model.metadata or []:
-            if entry.name == b"min_runtime_version":
-                data = self.model.buffers[entry.buffer].data
+        for entry in map(self._file.Metadata, range(self._file.MetadataLength())):
+            if entry.Name() == b"min_runtime_version":
+                data = self._file.Buffers(entry.Buffer()).DataAsNumpy()
                 return bytes(data).split(b"\0")[0].decode()
         return ""
 
     def operators_in_first_subgraph(self) -> int:
-        return len(self.model.subgraphs[0].operators or [])
+        return int(self._file.Subgraphs(0).OperatorsLength())
 
     def signatures(self) -> dict[str, Signature]:
         """The signatures; a first dimension that the file leaves open is -1."""
         signatures = {}
-        for definition in self.model.signatureDefs:
-            graph = self.model.subgraphs[definition.subgraphIndex]
-            signatures[definition.signatureKey.decode()] = Signature(
-                inputs=[_spec(graph, entry) for entry in definition.inputs or []],
-                outputs=[_spec(graph, entry) for entry in definition.outputs or []],
+        for definition in map(self._file.SignatureDefs, range(self._file.SignatureDefsLength())):
+            graph = self._file.Subgraphs(definition.SubgraphIndex())
+            inputs = map(definition.Inputs, range(definition.InputsLength()))
+            outputs = map(definition.Outputs, range(definition.OutputsLength()))
+            signatures[definition.SignatureKey().decode()] = Signature(
+                inputs=[_spec(graph, entry) for entry in inputs],
+                outputs=[_spec(graph, entry) for entry in outputs],
             )
         return signatures
+
+    def _subgraphs(self) -> Iterator[Any]:
+        return map(self._file.Subgraphs, range(self._file.SubgraphsLength()))
+
+
+class EditableGraph:
+    """A TFLite file as objects that can be changed.
+
+    Attributes:
+        model: The schema's object tree.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self.model: Any = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(data, 0))
 
     def rename(self, renamings: Mapping[str, Renaming]) -> None:
         """Gives signature tensors the plan's names, which TensorFlow would not accept."""
@@ -102,15 +115,6 @@ class TrainingGraph:
         builder = _AlignedBuilder(1024)
         builder.Finish(self.model.Pack(builder), file_identifier=b"TFL3")
         return bytes(builder.Output())
-
-    def drop_conversion_metadata(self) -> None:
-        """Removes what differs between two conversions of the same graph."""
-        for entry in self.model.metadata or []:
-            if entry.name == b"CONVERSION_METADATA":
-                self.model.buffers[entry.buffer].data = None
-        self.model.metadata = [
-            entry for entry in self.model.metadata or [] if entry.name != b"CONVERSION_METADATA"
-        ]
 
 
 class _AlignedBuilder(flatbuffers.Builder):  # type: ignore[misc]
@@ -127,17 +131,20 @@ class _AlignedBuilder(flatbuffers.Builder):  # type: ignore[misc]
 
 
 def _op_name(code: Any) -> str:
-    if code.customCode:
-        return str(code.customCode.decode())
+    if code.CustomCode():
+        return str(code.CustomCode().decode())
     # Codes above 127 do not fit the old field.
-    return str(_OP_NAMES[max(code.builtinCode, code.deprecatedBuiltinCode)])
+    return str(_OP_NAMES[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())])
 
 
 def _spec(graph: Any, entry: Any) -> TensorSpec:
-    tensor = graph.tensors[entry.tensorIndex]
-    shape = tensor.shape if tensor.shapeSignature is None else tensor.shapeSignature
+    tensor = graph.Tensors(entry.TensorIndex())
+    if tensor.ShapeSignatureIsNone():
+        shape = map(tensor.Shape, range(tensor.ShapeLength()))
+    else:
+        shape = map(tensor.ShapeSignature, range(tensor.ShapeSignatureLength()))
     return TensorSpec(
-        name=entry.name.decode(),
-        dtype=_DTYPES.get(tensor.type, f"type {tensor.type}"),
-        shape=[int(side) for side in (shape if shape is not None else [])],
+        name=entry.Name().decode(),
+        dtype=_DTYPES.get(tensor.Type(), f"type {tensor.Type()}"),
+        shape=[int(side) for side in shape],
     )

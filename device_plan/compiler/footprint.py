@@ -53,7 +53,8 @@ def measure(graphs: Mapping[str, bytes], cases: Cases, batch_size: int) -> dict[
         cases: Training cases among them, of which the first begins with a full batch.
         batch_size: The plan's.
     """
-    results = run(graphs, Cases(cases.checkpoint, list(_one_of_each(cases))), [_HERE], _Here())
+    chosen = Cases(cases.checkpoint, list(_one_of_each(cases)))
+    results = run(graphs, chosen, [_HERE], _Here(), delegates=["default"])
     footprints = {}
     for result in results:
         found = result.measured.get("default")

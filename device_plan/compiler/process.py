@@ -18,11 +18,13 @@ class Form:
 
     Attributes:
         what: "training" or "evaluation".
+        process: The tff.learning process itself.
         initialize: The tff.Computation that gives the first server state.
         work: The client's work: (examples, checkpoint) -> (summands, ...).
     """
 
     what: str
+    process: Any
     initialize: Any
     prepare: Block
     work: Block
@@ -84,6 +86,7 @@ def _form(what: str, task: FederatedTask, build: Callable[[], Any]) -> Form:
         )
     return Form(
         what=what,
+        process=process,
         initialize=process.initialize,
         **{
             name: Block(getattr(form, name))

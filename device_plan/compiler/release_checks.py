@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from device_plan import checkpoint as files
 from device_plan.archive import DevicePart
@@ -43,6 +44,7 @@ def release_checks(
     task: FederatedTask,
     *,
     model: ModelDescription,
+    processes: tuple[Any, Any] | None = None,
     variants: Sequence[DevicePart],
     cases: Cases,
     task_file: Path | None = None,
@@ -57,6 +59,7 @@ def release_checks(
     Args:
         task: The author's task.
         model: Its description.
+        processes: See `Simulation`.
         variants: The plan's device parts, best first.
         cases: What the plan was tried with; its checkpoint is the initial model.
         task_file: Where the task is defined; None if in no file.
@@ -70,7 +73,7 @@ def release_checks(
     progress("Looking up where the task comes from")
     provenance = gather(task, task_file) if task_file is not None else None
     checks = [provenance_check(provenance, required=require_provenance)]
-    checks += _predicates(task, model, progress) if simulate else _not_judged(task)
+    checks += _predicates(task, model, processes, progress) if simulate else _not_judged(task)
     progress("Measuring time and memory of a training step")
     footprints = measure(
         {part.manifest.variant: part.graph for part in variants}, cases, task.batch_size
@@ -113,11 +116,16 @@ def predicate_check(verdict: Verdict) -> Check:
     )
 
 
-def _predicates(task: FederatedTask, model: ModelDescription, progress: Progress) -> list[Check]:
+def _predicates(
+    task: FederatedTask,
+    model: ModelDescription,
+    processes: tuple[Any, Any] | None,
+    progress: Progress,
+) -> list[Check]:
     if not task.predicates:
         return []
     progress("Building the simulation")
-    simulation = Simulation(task, model, proxy_data(task))
+    simulation = Simulation(task, model, proxy_data(task), processes)
     checks = []
     for event in judged(simulation, task.predicates):
         if isinstance(event, Verdict):

@@ -54,11 +54,21 @@ class Simulation:
 
     Needs a TFF runtime (device_plan.compiler.oracle.tff_runtime) around all its use.
 
+    Args:
+        processes: The task's learning process and TFF's evaluation of its model, if they
+            were built before: they keep no state between calls.
+
     Raises:
         InvalidTask: the process cannot be built, or the data do not fit the model.
     """
 
-    def __init__(self, task: FederatedTask, model: ModelDescription, data: ProxyData) -> None:
+    def __init__(
+        self,
+        task: FederatedTask,
+        model: ModelDescription,
+        data: ProxyData,
+        processes: tuple[Any, Any] | None = None,
+    ) -> None:
         self._task = task
         self._source = ExampleSource(task, model)
         self._clients = self._take_part(data.clients, "clients")
@@ -66,14 +76,7 @@ class Simulation:
         self._held_out = [
             self._source.dataset(examples, task.batch_size, 1) for examples in held_out.values()
         ]
-        try:
-            reset_seeds(task.seed)
-            self._process = task.process_fn(named_anew(task.model_fn))
-            self._evaluation = tff.learning.algorithms.build_fed_eval(named_anew(task.model_fn))
-        except Exception as error:
-            raise InvalidTask(
-                f"model_fn and process_fn give no learning process: {first_line(error)}"
-            ) from error
+        self._process, self._evaluation = processes or _processes(task)
 
     def clients_per_round(self, wanted: int | None) -> int:
         """The number of clients in each round: `wanted`, or as the task's cohort has it.
@@ -177,6 +180,17 @@ class Simulation:
                 f"{selector.min_examples} examples that the task's selector asks for"
             )
         return chosen
+
+
+def _processes(task: FederatedTask) -> tuple[Any, Any]:
+    try:
+        reset_seeds(task.seed)
+        learning = task.process_fn(named_anew(task.model_fn))
+        return learning, tff.learning.algorithms.build_fed_eval(named_anew(task.model_fn))
+    except Exception as error:
+        raise InvalidTask(
+            f"model_fn and process_fn give no learning process: {first_line(error)}"
+        ) from error
 
 
 def judged(

@@ -37,6 +37,7 @@ def run(
     environments: Environments,
     progress: Progress = lambda _done, _total, _what: None,
     *,
+    delegates: Sequence[Delegates] = get_args(Delegates),
     timeout_s: float = TIMEOUT_S,
 ) -> list[Result]:
     """Every variant on every runtime, one after another so that timings are undisturbed.
@@ -47,6 +48,7 @@ def run(
         runtimes: From the table.
         environments: Where the runtimes are, or will be installed.
         progress: See `Progress`.
+        delegates: With which of them each runs; "default" comes first.
         timeout_s: For one process: one variant on all cases.
 
     Returns:
@@ -78,7 +80,7 @@ def run(
                 continue
             for step, (variant, graph) in enumerate(graphs.items(), start=1):
                 progress(done + step, total, f"{runtime.name}: {variant}")
-                measured = _measure(environment, runtime, work, graph, cases, timeout_s)
+                measured = _measure(environment, runtime, work, graph, cases, delegates, timeout_s)
                 results.append(judge(runtime.name, variant, measured, cases.limits()))
         progress(len(runtimes) * steps, len(runtimes) * steps, "done")
     return results
@@ -98,10 +100,11 @@ def _measure(
     work: Path,
     graph: Path,
     cases: Cases,
+    wanted: Sequence[Delegates],
     timeout_s: float,
 ) -> dict[Delegates, Measurement]:
     measured: dict[Delegates, Measurement] = {}
-    for delegates in get_args(Delegates):
+    for delegates in wanted:
         command: list[str | Path] = [
             environment.python,
             "-I",

@@ -7,7 +7,7 @@ def test_a_tensor_that_a_view_of_it_is_written_over_is_still_right_for_its_last_
     import tensorflow as tf
     from tflite_runtime.interpreter import Interpreter
 
-    from device_plan.compiler.flatbuffer import TrainingGraph
+    from device_plan.compiler.flatbuffer import EditableGraph
     from device_plan.compiler.shared_memory import keep_apart
 
     @tf.function(input_signature=[tf.TensorSpec([None, 8]), tf.TensorSpec([None, 4])])
@@ -21,7 +21,7 @@ def test_a_tensor_that_a_view_of_it_is_written_over_is_still_right_for_its_last_
     module.function = function
     concrete = [function.get_concrete_function()]
     converter = tf.lite.TFLiteConverter.from_concrete_functions(concrete, module)
-    graph = TrainingGraph(converter.convert())
+    graph = EditableGraph(converter.convert())
     assert keep_apart(graph.model) > 0
     x = np.linspace(-1, 1, 24, dtype=np.float32).reshape(3, 8)
     y = np.linspace(2, 3, 24, dtype=np.float32).reshape(6, 4)
@@ -34,7 +34,7 @@ def test_a_tensor_that_a_view_of_it_is_written_over_is_still_right_for_its_last_
 def test_a_graph_without_views_is_left_as_it_is() -> None:
     import tensorflow as tf
 
-    from device_plan.compiler.flatbuffer import TrainingGraph
+    from device_plan.compiler.flatbuffer import EditableGraph
     from device_plan.compiler.shared_memory import keep_apart
 
     @tf.function(input_signature=[tf.TensorSpec([None, 8])])
@@ -44,7 +44,7 @@ def test_a_graph_without_views_is_left_as_it_is() -> None:
 
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()])
     data = converter.convert()
-    graph = TrainingGraph(data)
+    graph = EditableGraph(data)
     before = graph.to_bytes()
     assert keep_apart(graph.model) == 0
     assert graph.to_bytes() == before
