@@ -114,6 +114,20 @@ class Server:
     def admin(self) -> AdminClient:
         return AdminClient.of_data_dir(url=f"http://127.0.0.1:{self.port}", data_dir=self.data)
 
+    def admin_with(self, token: str) -> AdminClient:
+        """The operator's API with another token."""
+        return AdminClient(url=f"http://127.0.0.1:{self.port}", token=token)
+
+    def status_with(self, token: str, path: str, body: bytes | None = None) -> int:
+        """Of a request of the operator's API: a POST if it has a body."""
+        response = self._pool.request(
+            "GET" if body is None else "POST",
+            f"http://127.0.0.1:{self.port}/v1/admin/{path}",
+            body=body,
+            headers={"Authorization": f"Bearer {token}"},
+        )
+        return response.status
+
     def deploy(self, plan: bytes) -> "DeployedTask":
         (task,) = self.admin.post("tasks", plan)["tasks"]
         return DeployedTask(self, task["task_id"], task["population"])
