@@ -30,7 +30,8 @@ bench: .venv/ready
 
 # For a change of dependencies only; needs uv (https://docs.astral.sh/uv/).
 lock:
-	$(UV) --no-config pip compile setup.cfg --extra dev --override requirements.overrides \
+	$(UV) --no-config pip compile setup.cfg --extra dev --extra cluster --extra postgres \
+		--override requirements.overrides \
 		--python-version 3.11 --python-platform x86_64-manylinux_2_31 --generate-hashes \
 		--default-index https://pypi.org/simple --custom-compile-command "make lock" \
 		--quiet --output-file requirements.lock

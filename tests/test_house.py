@@ -47,6 +47,17 @@ FORMATS = (
     "device_plan.wire_pb2",
 )
 
+#: Who provides what of the namespace "google".
+GOOGLE = {
+    "google.api_core": "google-api-core",
+    "google.auth": "google-auth",
+    "google.cloud.storage": "google-cloud-storage",
+    "google.protobuf": "protobuf",
+}
+
+#: What only some servers have installed, and the only places that may import it.
+EXTRAS = {"cluster": ("server.cluster",), "postgres": ("server.storage.postgresql",)}
+
 #: What the pure state machines may not touch: clocks, threads, sockets, disks.
 IMPURE = (
     "asyncio",
@@ -223,12 +234,24 @@ def distributions(found: Import) -> set[str]:
     if top in sys.stdlib_module_names or top in {*PACKAGES, "tests", "examples", "benchmarks"}:
         return set()
     if top == "google":
-        assert found.reaches("google.protobuf"), found
-        return {"protobuf"}
+        # A namespace that many distributions share.
+        owners = [owner for part, owner in GOOGLE.items() if found.reaches(part)]
+        assert owners, found
+        return set(owners)
     if top == "grpc_tools":
         return {"grpcio-tools"}
     providers = providers_by_module().get(top, [top])
     return {re.sub(r"[-_.]+", "-", name).lower() for name in providers}
+
+
+def required_by_extras(module: str | None = None) -> set[str]:
+    """What the extras require that a module may import, or all of them."""
+    return {
+        name
+        for extra, places in EXTRAS.items()
+        if module is None or below(module, places)
+        for name in declared("options.extras_require", extra)
+    }
 
 
 def test_what_is_imported_is_required_in_setup_cfg() -> None:
@@ -237,7 +260,8 @@ def test_what_is_imported_is_required_in_setup_cfg() -> None:
         found
         for package in PACKAGES
         for found in imports(package)
-        if (providers := distributions(found)) and not providers & required
+        if (providers := distributions(found))
+        and not providers & (required | required_by_extras(found.module))
     ]
     assert_none(undeclared)
 
@@ -247,11 +271,11 @@ def test_what_is_required_in_setup_cfg_is_imported() -> None:
     for package in PACKAGES:
         for found in imports(package):
             imported |= distributions(found)
-    assert declared("options", "install_requires") <= imported
+    assert declared("options", "install_requires") | required_by_extras() <= imported
 
 
 def test_what_tests_examples_and_benchmarks_import_is_required_in_setup_cfg() -> None:
-    required = declared("options", "install_requires")
+    required = declared("options", "install_requires") | required_by_extras()
     required |= declared("options.extras_require", "dev")
     undeclared = [
         found
@@ -267,7 +291,7 @@ def test_what_tests_examples_and_benchmarks_import_is_required_in_setup_cfg() ->
 def test_everything_that_setup_cfg_requires_is_locked() -> None:
     lock = (ROOT / "requirements.lock").read_text()
     locked = set(re.findall(r"^([a-z0-9.-]+)==", lock, re.MULTILINE))
-    required = declared("options", "install_requires")
+    required = declared("options", "install_requires") | required_by_extras()
     required |= declared("options.extras_require", "dev")
     assert required <= locked
     assert not re.search(r"^-|://|^\.", lock, re.MULTILINE), "the lock names an index or a path"

@@ -34,11 +34,17 @@ class BlobDamaged(ValueError):
     """The bytes of a content-addressed object do not have the digest in its key."""
 
 
+class BlobsUnavailable(RuntimeError):
+    """The store did not answer in its time, or refused; what was asked may have been done."""
+
+
 class BlobStore(ABC):
     """Whole objects, visible at once or not at all.
 
     Every method raises ValueError for a key that is not a relative path of
-    letters, digits, ".", "_", "=" and "-" whose segments begin without a dot.
+    letters, digits, ".", "_", "=" and "-" whose segments begin without a dot, and
+    BlobsUnavailable if the store cannot be reached; what was to be put may then be
+    there, and can be put again.
     """
 
     @abstractmethod
@@ -133,10 +139,8 @@ class LocalBlobs(BlobStore):
         _sync_directory(path.parent)
 
     def _path(self, key: str) -> Path:
-        segments = key.split("/")
-        if not all(_SEGMENT.fullmatch(segment) for segment in segments):
-            raise ValueError(f"{key!r} is not an object key: use letters, digits and ._=- only")
-        return self._root.joinpath(*segments)
+        check_key(key)
+        return self._root.joinpath(*key.split("/"))
 
     def _make_directory(self, directory: Path) -> None:
         if directory.is_dir():
@@ -150,6 +154,77 @@ class LocalBlobs(BlobStore):
             with suppress(FileNotFoundError):
                 if time.time() - unfinished.stat().st_mtime >= older_than_s:
                     unfinished.unlink()
+
+
+class _PrefixedBlobs(BlobStore):
+    def __init__(self, store: BlobStore, prefix: str) -> None:
+        self._store = store
+        self._prefix = f"{prefix}/"
+
+    def get(self, key: str) -> bytes:
+        return self._store.get(self._key(key))
+
+    def put_new(self, key: str, data: bytes) -> bool:
+        return self._store.put_new(self._key(key), data)
+
+    def size(self, key: str) -> int:
+        return self._store.size(self._key(key))
+
+    def list(self, prefix: str = "") -> Iterator[str]:
+        for key in self._store.list(self._prefix + prefix):
+            yield key.removeprefix(self._prefix)
+
+    def delete(self, key: str) -> None:
+        self._store.delete(self._key(key))
+
+    def _key(self, key: str) -> str:
+        check_key(key)
+        return self._prefix + key
+
+
+def prefixed(store: BlobStore, prefix: str) -> BlobStore:
+    """The part of a store whose keys begin with `prefix` and "/", as a store of its own.
+
+    Raises:
+        ValueError: the prefix could not be a key.
+    """
+    check_key(prefix)
+    return _PrefixedBlobs(store, prefix)
+
+
+def open_blobs(url: str, *, sole: bool = False) -> BlobStore:
+    """The store at a place.
+
+    Args:
+        url: `gs://bucket` or `gs://bucket/prefix` for Google Cloud Storage, with
+            the credentials that Google's libraries find; else a directory.
+        sole: Nobody else uses the directory now (see `LocalBlobs`).
+
+    Raises:
+        ValueError: the URL has no bucket, or its prefix could not be a key.
+        BlobsUnavailable: there are no credentials.
+        OSError: the directory cannot be made.
+    """
+    if not url.startswith("gs://"):
+        if "://" in url:
+            raise ValueError(
+                f"{url!r} is no place for blobs: use gs://bucket/prefix or a directory"
+            )
+        return LocalBlobs(root=Path(url), sole=sole)
+    # Here, because it takes a second that a server with a directory need not wait.
+    from server.storage.gcs import GcsBlobs
+
+    bucket, _, prefix = url.removeprefix("gs://").rstrip("/").partition("/")
+    if not bucket:
+        raise ValueError(f"{url!r} names no bucket: use gs://bucket/prefix")
+    store = GcsBlobs(bucket=bucket)
+    return prefixed(store, prefix) if prefix else store
+
+
+def check_key(key: str) -> None:
+    """Raises ValueError for what cannot be the key of an object."""
+    if not all(_SEGMENT.fullmatch(segment) for segment in key.split("/")):
+        raise ValueError(f"{key!r} is not an object key: use letters, digits and ._=- only")
 
 
 def content_key(sha256: str) -> str:
