@@ -162,6 +162,9 @@ class SelectorRounds(Actor):
         opened = self._rounds.get(round_id)
         if opened is None or not opened.selecting:
             return None
+        # The master aggregator looks at its own clock's end of the window, which messages
+        # reached before this one's: from its look on it must be told of every change.
+        opened.closes_at = min(opened.closes_at, self.system.now())
         return self._desk_of(opened).quota.report(round_id)
 
     def take(self, round_id: str, counts: Mapping[str, int]) -> tuple[Chosen, ...]:
