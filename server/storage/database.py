@@ -102,12 +102,21 @@ def upsert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.I
 def _named_errors(engine: Engine) -> Iterator[None]:
     try:
         yield
-    except (OperationalError, InterfaceError, PoolTimeout) as error:
+    except (DBAPIError, PoolTimeout) as error:
+        if not _is_the_databases_fault(error):
+            raise
         # The driver's words alone: SQLAlchemy's have the statement's parameters in them.
         words = str(error.orig if isinstance(error, DBAPIError) else error).strip()
         raise DatabaseUnavailable(
             f"the database {engine.url.render_as_string()} did not do its work: {words}"
         ) from error
+
+
+def _is_the_databases_fault(error: DBAPIError | PoolTimeout) -> bool:
+    if isinstance(error, OperationalError | InterfaceError | PoolTimeout):
+        return True
+    # Drivers give the end of a connection other classes too.
+    return error.connection_invalidated
 
 
 def _open_postgresql(url: URL) -> Engine:
