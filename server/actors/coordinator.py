@@ -72,6 +72,7 @@ class Coordinator(Actor):
         self._retry_s = retry_s
         self._services = services
         self._lease: Lease | None = None
+        self._retired = False
         self._decisions = self._fresh_decisions()
         self._running: dict[str, _Running] = {}
         self._plans: dict[str, PlanBrief] = {}
@@ -86,6 +87,8 @@ class Coordinator(Actor):
 
     def _keep_lease(self) -> None:
         """Takes or renews the lease; schedules itself again."""
+        if self._retired:
+            return
         if self._lease is None:
             self._lease = self._services.registry.leases.acquire(
                 self._lease_name, self._owner, self._ttl
@@ -97,7 +100,8 @@ class Coordinator(Actor):
         self.system.schedule(self._ttl / 3, self.ref, "_keep_lease")
 
     def release(self) -> None:
-        """Gives the lease up, so that a successor need not wait for it to expire."""
+        """Gives the lease up for good, so that a successor need not wait for it to expire."""
+        self._retired = True
         if self._lease is not None:
             lease, self._lease = self._lease, None
             self._services.registry.leases.release(lease)
