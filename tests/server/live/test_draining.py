@@ -27,8 +27,9 @@ LONG = 600
 def start(tmp_path: Path) -> Iterator[Start]:
     servers = []
 
-    def start(*, drain_s: float) -> Server:
-        server = Server(tmp_path, (*FAST, "--drain-s", str(drain_s)))
+    def start(*, drain_s: float, drain_min_s: float = 0.0) -> Server:
+        options = ("--drain-s", str(drain_s), "--drain-min-s", str(drain_min_s))
+        server = Server(tmp_path, (*FAST, *options))
         servers.append(server)
         server.start()
         return server
@@ -128,6 +129,17 @@ def test_a_device_that_never_uploads_holds_the_end_up_only_so_long(
     server.process.terminate()
     assert server.process.wait(30) == 0
     assert end_of_drain(server)["uploads_lost"] == 1
+
+
+def test_a_load_balancer_is_given_time_to_notice(start: Start) -> None:
+    server = start(drain_s=LONG, drain_min_s=LONG)
+    server.process.terminate()
+    eventually(lambda: drains(server))
+    # Nothing is under way, and still it answers, until somebody is impatient.
+    assert server.status("/healthz") == 200
+    assert server.process.poll() is None
+    server.process.terminate()
+    assert server.process.wait(30) == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -82,6 +82,17 @@ def test_a_program_that_has_not_configured_anything_can_log_events() -> None:
     assert run.stdout == ""
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_terminal_gets_text_and_everything_else_json(
+    stderr: io.StringIO, monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    monkeypatch.setattr(stderr, "isatty", lambda: terminal)
+    monkeypatch.setattr(sys, "stderr", stderr)
+    configure_logs("auto")
+    event_log("server.rounds").warning("round_abandoned", round_id="r1")
+    assert stderr.getvalue().startswith("{") != terminal
+
+
 def test_the_console_form_is_readable_text(
     stderr: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
