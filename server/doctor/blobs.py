@@ -4,12 +4,31 @@ import secrets
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
-from server.doctor.finding import Finding, fine, wrong
-from server.storage.blobs import BlobNotFound, BlobStore
+from server.doctor.finding import Finding, fine, skipped, wrong
+from server.storage.blobs import BlobNotFound, BlobStore, BlobsUnavailable, open_blobs
 
 #: Writers that race for one key.
 _RACERS = 4
+
+
+def configured_blobs(url: str) -> Iterator[Finding]:
+    """The findings on a directory or bucket, as the configuration names it."""
+    if "://" not in url and not Path(url).exists():
+        yield skipped("blob store", f"{url} does not exist: the first start makes it")
+        return
+    try:
+        store = open_blobs(url)
+    except (BlobsUnavailable, ValueError, OSError) as error:
+        yield wrong(
+            "blob store",
+            f"{url}: {error}",
+            "correct --blobs; for a bucket give this machine a service account, or set "
+            "GOOGLE_APPLICATION_CREDENTIALS",
+        )
+        return
+    yield from blob_findings(store, url)
 
 
 def blob_findings(store: BlobStore, name: str) -> Iterator[Finding]:

@@ -82,6 +82,7 @@ def examination(
 ) -> Iterator[Finding]:
     """Everything that can be looked at, one line after the other."""
     from server.doctor import machine, service
+    from server.doctor.blobs import configured_blobs
     from server.doctor.database import DatabaseExamination
     from server.doctor.rounds import LATELY_S, round_findings
 
@@ -93,7 +94,7 @@ def examination(
     yield from examine("plan keys", partial(_plan_keys, configuration))
     database = DatabaseExamination(configuration)
     yield from examine("database", database.findings)
-    yield from examine("blob store", partial(_blobs, configuration))
+    yield from examine("blob store", partial(configured_blobs, configuration.blobs))
     if configuration.ray_address is not None:
         remedy = "start Ray's head there (`ray start --head`), or correct --ray-address"
         yield service.reachable("Ray", configuration.ray_address, remedy)
@@ -128,20 +129,6 @@ def _plan_keys(configuration: ServerConfiguration) -> Iterator[Finding]:
         yield warning(
             check, "none: any plan is run that is posted with the admin token", "set --plan-key"
         )
-
-
-def _blobs(configuration: ServerConfiguration) -> Iterator[Finding]:
-    from pathlib import Path
-
-    from server.doctor.blobs import blob_findings
-    from server.doctor.finding import skipped
-    from server.storage.blobs import LocalBlobs
-
-    root = Path(configuration.blobs)
-    if not root.exists():
-        yield skipped("blob store", f"{root} does not exist: the first start makes it")
-        return
-    yield from blob_findings(LocalBlobs(root=root), str(root))
 
 
 def _print(findings: list[Finding]) -> None:

@@ -9,11 +9,11 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 
 from server.configuration import ServerConfiguration
 from server.doctor import machine, service
-from server.doctor.blobs import blob_findings
+from server.doctor.blobs import blob_findings, configured_blobs
 from server.doctor.database import DatabaseExamination
 from server.doctor.finding import Finding, examine
 from server.doctor.rounds import REMEDIES, EndedRound, round_findings
@@ -21,8 +21,10 @@ from server.storage.blobs import LocalBlobs
 from server.storage.database import open_database
 from server.storage.registry import Registry
 from server.storage.rounds import COORDINATOR_LOST
+from server.storage.schema import leases
 from tests.house import ROOT
 from tests.server.live.served import free_port
+from tests.server.storage.loopback_gcs import LoopbackGcs
 
 
 def by_check(findings: Iterable[Finding]) -> dict[str, Finding]:
@@ -79,23 +81,34 @@ def test_a_data_directory_that_cannot_be_made_is_wrong_and_one_that_can_is_not(
     assert next(machine.data_directory(tmp_path / "new" / "data")).status == "skipped"
 
 
-def test_a_database_in_use_is_fine_and_left_as_it_was(data_dir: Path, engine: Engine) -> None:
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_a_database_in_use_is_fine_and_left_as_it_was(
+    data_dir: Path, kind: str, request: pytest.FixtureRequest
+) -> None:
+    configuration = ServerConfiguration(data_dir=data_dir)
+    if kind == "postgresql":
+        url = request.getfixturevalue("postgresql").new_database()
+        configuration = ServerConfiguration(data_dir=data_dir, database_url=url)
+    engine = open_database(configuration.database_url)
     registry = Registry(engine=engine)
     for name in ("held", "expired", "never"):
         registry.populations.create(name=name, holdout_fraction=0.0, holdout_salt=bytes(16))
     registry.leases.acquire("coordinator/held", "me", 60.0)
     registry.leases.acquire("coordinator/expired", "you", 1e-6)
-    examination = DatabaseExamination(ServerConfiguration(data_dir=data_dir))
+    examination = DatabaseExamination(configuration)
     found = by_check(examination.findings())
     assert {finding.status for finding in found.values()} == {"fine"}
-    assert set(found) == {"database", "schema", "database writes"}
+    assert set(found) - {"clock"} == {"database", "schema", "database writes"}
+    assert ("clock" in found) == (kind == "postgresql")
     held = by_check(examination.leases())
     assert held["population held"].status == "fine"
     assert "me, epoch 1" in held["population held"].detail
     assert held["population expired"].status == "wrong"
     assert held["population never"].status == "warning"
-    with sqlite3.connect(data_dir / "nightshift.db") as database:
-        assert database.execute("SELECT count(*) FROM leases").fetchone() == (2,)
+    with engine.connect() as connection:
+        names = connection.scalars(select(leases.c.name)).all()
+    engine.dispose()
+    assert sorted(names) == ["coordinator/expired", "coordinator/held"]
 
 
 def test_a_database_of_a_newer_version_is_wrong_and_not_touched(
@@ -137,6 +150,18 @@ def test_a_blob_store_is_fine_and_left_empty(tmp_path: Path) -> None:
     store = LocalBlobs(root=tmp_path)
     assert {finding.status for finding in blob_findings(store, "it")} == {"fine"}
     assert not list(store.list())
+
+
+def test_a_bucket_is_examined_as_a_directory_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    with LoopbackGcs("mine") as gcs:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", gcs.url)
+        found = by_check(configured_blobs("gs://mine/below"))
+        assert {finding.status for finding in found.values()} == {"fine"}
+        assert not gcs.buckets["mine"]
+        (none,) = configured_blobs("gs://not-there")
+        assert none.status == "wrong"
+    (nonsense,) = configured_blobs("ftp://somewhere")
+    assert nonsense.status == "wrong"
 
 
 class Overwrites(LocalBlobs):
