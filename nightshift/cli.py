@@ -52,6 +52,10 @@ COMMANDS = {
         "server.population_commands:population",
         "List and show a server's populations; limit them, make their tokens.",
     ),
+    "simulate": LazyCommand(
+        "server.simulation.command:simulate",
+        "Simulate days of a fleet of millions: participation, rounds, arrivals.",
+    ),
     "models": LazyCommand("server.commands:models", "List, show and get a server's models."),
     "device": LazyCommand("android_stub.commands:device", "Run one device against a server."),
     "fleet": LazyCommand(

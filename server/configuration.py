@@ -136,6 +136,11 @@ class ServerConfiguration:
         "Where plans and models are stored: a directory or gs://bucket/prefix; by default "
         "blobs/ in the data directory.",
     )
+    secrets: Path | None = setting(
+        None,
+        "File with the key of session tokens and the operator's token, which all selectors of "
+        "a cluster share; by default secrets.json in the data directory, made if missing.",
+    )
     public_url: str | None = setting(
         None,
         "Address at which devices reach this very selector, for sessions that must come "
@@ -172,6 +177,7 @@ class ServerConfiguration:
             **asdict(self),
             "data_dir": str(self.data_dir.resolve()),
             "plan_keys": [str(path.resolve()) for path in self.plan_keys],
+            "secrets": None if self.secrets is None else str(self.secrets.resolve()),
         }
         os.environ[ENVIRONMENT_VARIABLE] = json.dumps(values)
 
@@ -181,4 +187,5 @@ class ServerConfiguration:
         values: dict[str, Any] = json.loads(os.environ[ENVIRONMENT_VARIABLE])
         values["data_dir"] = Path(values["data_dir"])
         values["plan_keys"] = tuple(Path(path) for path in values["plan_keys"])
+        values["secrets"] = None if values["secrets"] is None else Path(values["secrets"])
         return cls(**values)

@@ -23,10 +23,18 @@ class ServerSecrets:
     @classmethod
     def load(cls, data_dir: Path) -> "ServerSecrets":
         """Raises FileNotFoundError: no server has run with this data directory."""
-        values = json.loads((data_dir / FILE_NAME).read_text())
-        return cls(
-            session_key=bytes.fromhex(values["session_key"]), admin_token=values["admin_token"]
-        )
+        return cls.load_file(data_dir / FILE_NAME)
+
+    @classmethod
+    def load_file(cls, path: Path) -> "ServerSecrets":
+        """Raises FileNotFoundError, ValueError: it is not a file of secrets."""
+        try:
+            values = json.loads(path.read_text())
+            return cls(
+                session_key=bytes.fromhex(values["session_key"]), admin_token=values["admin_token"]
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is not a file of secrets: {error!r}") from error
 
     @classmethod
     def load_or_create(cls, data_dir: Path) -> "ServerSecrets":

@@ -24,6 +24,7 @@ import ray
 
 from server.actors.cells import ASK_TIMEOUT_S, ActorDied, AskTimeout, Ref
 from server.cluster.parcels import Parcel, pack, pack_failure, unpack
+from server.telemetry.telemetry import Telemetry
 
 #: Seconds that a process stays after its actor has ended, for those who ask why.
 LINGER_S = 1.0
@@ -56,15 +57,17 @@ class Host:
         self._system = RaySystem(
             namespace=ray.get_runtime_context().namespace, apart=apart, gate=gate
         )
-        self._ref: Ref | None = None
+        self._end: Future = Future()
         try:
             cls, kwargs = unpack(creation, self._system)
-            self._ref = self._system.spawn_here(cls, name=name, **kwargs)
-            self._begun = pack(None, self._system)
+            ref = self._system.spawn_here(cls, name=name, **kwargs)
         except BaseException as error:
             self._begun = pack_failure(error, self._system)
-            return
-        self._end = self._system.end_of(self._ref)
+            self._end.set_result(error)
+        else:
+            self._begun = pack(None, self._system)
+            self._end = self._system.end_of(ref)
+        self._name = name
         threading.Thread(target=self._leave, args=(gate,), name="leave", daemon=True).start()
 
     def _leave(self, gate: Any) -> None:
@@ -101,10 +104,17 @@ class Host:
     def ended(self, name: str) -> Parcel:
         """Waits until the actor has ended. Its reason."""
         ref = self._system.find_here(name)
-        if ref is not None:
-            return pack(self._system.end_of(ref).result(), self._system)
-        own = self._ref is not None and self._ref.name == name
-        return pack(self._end.result() if own else None, self._system)
+        if name == self._name:
+            reason = self._end.result()
+        else:
+            reason = None if ref is None else self._system.end_of(ref).result()
+        return self._pack_reason(reason)
+
+    def _pack_reason(self, reason: BaseException | None) -> Parcel:
+        try:
+            return pack(reason, self._system)
+        except Exception:
+            return pack(RuntimeError(f"{type(reason).__name__}: {reason}"), self._system)
 
     @_within("query")
     def lives(self, name: str) -> bool:
@@ -220,6 +230,8 @@ class _Heard:
 
 class _Nowhere:
     """Addresses for parcels without references."""
+
+    telemetry = Telemetry()
 
     def gate_of(self, ref: Ref) -> Any:
         raise TypeError(f"{ref!r} has no address")

@@ -7,7 +7,6 @@ that started it, however that ends.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import pwd
 import shutil
@@ -17,6 +16,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import quote
+
+from server.cluster.children import with_parent
 
 #: Where Debian's packages put the programs of each version.
 DEBIAN = Path("/usr/lib/postgresql")
@@ -32,8 +33,6 @@ STOP_TIMEOUT_S = 15.0
 
 #: Bytes that the path of a Unix socket may have; PostgreSQL adds ".s.PGSQL.5432" to ours.
 _SOCKET_BYTES = 107 - len("/.s.PGSQL.5432")
-
-_PR_SET_PDEATHSIG = 1
 
 
 class NoPostgres(RuntimeError):
@@ -109,7 +108,7 @@ class PrivatePostgres:
         command = [str(binaries / "postgres"), "-D", str(self._data)]
         for name, value in options.items():
             command += ["-c", f"{name}={value}"]
-        self._process = self._run(command, _end_with_parent(signal.SIGQUIT))
+        self._process = self._run(command, with_parent(signal.SIGQUIT))
         self._wait(binaries)
 
     def stop(self) -> None:
@@ -186,12 +185,3 @@ def _owner() -> tuple[str, int, int]:
             "run this as another user, or give a --database-url"
         ) from None
     return known.pw_name, known.pw_uid, known.pw_gid
-
-
-def _end_with_parent(number: int) -> Callable[[], None]:
-    libc = ctypes.CDLL(None)
-
-    def ask() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, number)
-
-    return ask

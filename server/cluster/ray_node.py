@@ -49,6 +49,8 @@ def environment(token_file: Path | None = None) -> Mapping[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ROTATION_MAX_BYTES": str(LOG_BYTES),
         "RAY_ROTATION_BACKUP_COUNT": "1",
+        # Imported before a process is needed, so that a round need not wait for it.
+        "RAY_preload_python_modules": "server.cluster.tier",
         # Requests and rounds are the parallelism; BLAS threads would wait for each other.
         "OPENBLAS_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(path)),

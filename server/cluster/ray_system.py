@@ -26,11 +26,12 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError
 
-from server.actors.cells import Ref, ThreadCell
+from server.actors.cells import ActorDied, Ref, ThreadCell
 from server.actors.runtime import Actor, ActorSystem, Dispatch, SystemDown
 from server.cluster.gates import Host, Mailbox
 from server.cluster.parcels import Parcel, pack, pack_failure, unpack, value_of
 from server.cluster.remote_ref import GONE, RemoteRef, gate_id
+from server.telemetry.telemetry import Telemetry
 
 _log = logging.getLogger(__name__)
 
@@ -81,6 +82,7 @@ class RaySystem(ActorSystem):
     ) -> None:
         super().__init__()
         self.namespace = namespace
+        self.telemetry = Telemetry()
         self._apart = apart
         self._on_cut_off = on_cut_off
         self._hosts: dict[str, ActorHandle] = {}
@@ -105,11 +107,13 @@ class RaySystem(ActorSystem):
     ) -> Ref:
         """As `ActorSystem.spawn`; in a process of its own if the class is one of `apart`.
 
-        That process ends with this one.
+        That process ends with this one. An actor that lives in a process of Ray's does
+        not wait until the other has been made, see `spawn_apart`.
         """
         if cls not in self._apart:
             return self.spawn_here(cls, name=name, dispatch=dispatch, **kwargs)
-        return self.spawn_apart(cls, name=name, **kwargs)
+        # An actor of Ray's, which may have a lease to keep, does not wait for a process.
+        return self.spawn_apart(cls, name=name, wait=self._own_mailbox, **kwargs)
 
     def spawn_here(self, cls: Callable[..., Any], **options: Any) -> Ref:
         """As `ActorSystem.spawn`, in this process whatever the class."""
@@ -121,6 +125,7 @@ class RaySystem(ActorSystem):
         *,
         name: str | None = None,
         detached: bool = False,
+        wait: bool = True,
         **kwargs: Any,
     ) -> Ref:
         """Creates an actor in a process of its own, somewhere in the cluster.
@@ -129,10 +134,13 @@ class RaySystem(ActorSystem):
             cls: Its class; it and the arguments must be picklable.
             name: Unique among the living of the cluster.
             detached: It outlives this process.
+            wait: Until it has been made. Otherwise messages wait for that, and what
+                its constructor raises is the reason of its end.
 
         Raises:
             ValueError: a living actor has this name.
             ActorDied, TimeoutError: its process could not be started.
+            Exception: whatever its constructor raised.
         """
         if self._closing:
             raise SystemDown(f"cannot spawn {name!r}: the actor system has been shut down")
@@ -142,13 +150,8 @@ class RaySystem(ActorSystem):
         if detached:
             options["lifetime"] = "detached"
         host = self._start(name, options, pack((cls, kwargs), self))
-        try:
-            value_of(ray.get(host.begun.remote(), timeout=START_TIMEOUT_S), self)
-        except BaseException as error:
-            ray.kill(host)
-            if isinstance(error, GetTimeoutError):
-                raise TimeoutError(f"{name!r} did not start in {START_TIMEOUT_S:g} s") from None
-            raise
+        if wait:
+            self._wait_for(host, name)
         if not detached:
             # Ray ends an actor that nobody refers to.
             self._hosts[name] = host
@@ -219,18 +222,6 @@ class RaySystem(ActorSystem):
             return RemoteRef(name, gate, self)
         return self.find_here(name) or _dead(name)
 
-    @property
-    def pids(self) -> dict[str, int]:
-        """The processes of the actors that have one of their own, and of selectors, by name."""
-        found = {}
-        for name in ray.util.list_named_actors():
-            try:
-                gate = ray.get_actor(name, namespace=self.namespace)
-                found[name] = int(ray.get(gate.pid.remote(), timeout=PID_TIMEOUT_S))
-            except (ValueError, GetTimeoutError, *GONE):
-                continue
-        return found
-
     def end_of(self, ref: Ref) -> Future:
         """The future of the reason for which an actor of this process ends."""
         with self._lock:
@@ -261,6 +252,18 @@ class RaySystem(ActorSystem):
             except ValueError:
                 continue
             threading.Event().wait(0.05)
+
+    def _wait_for(self, host: ActorHandle, name: str) -> None:
+        try:
+            value_of(ray.get(host.begun.remote(), timeout=START_TIMEOUT_S), self)
+        except GetTimeoutError:
+            ray.kill(host)
+            raise TimeoutError(f"{name!r} did not start in {START_TIMEOUT_S:g} s") from None
+        except GONE:
+            raise ActorDied(name) from None
+        except BaseException:
+            ray.kill(host)
+            raise
 
     def _find_apart(self, name: str) -> Ref | None:
         try:
@@ -345,3 +348,15 @@ def _logged(then: Callable[[Future], None], future: Future) -> None:
         then(future)
     except Exception:
         _log.exception("an answer could not be delivered")
+
+
+def pids(namespace: str) -> dict[str, int]:
+    """The processes of the actors that have one of their own, and of selectors, by name."""
+    found = {}
+    for name in ray.util.list_named_actors():
+        try:
+            gate = ray.get_actor(name, namespace=namespace)
+            found[name] = int(ray.get(gate.pid.remote(), timeout=PID_TIMEOUT_S))
+        except (ValueError, GetTimeoutError, *GONE):
+            continue
+    return found

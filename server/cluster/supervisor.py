@@ -15,6 +15,7 @@ import ray
 
 from server.actors.cells import ActorDied, Ref
 from server.actors.runtime import Actor
+from server.cluster.model_update import MODEL_UPDATE
 from server.cluster.ray_system import RaySystem
 from server.cluster.remote_ref import RemoteRef
 from server.storage.leases import Leases, LeaseState
@@ -24,9 +25,6 @@ _log = event_log("server.cluster.supervisor")
 
 #: What the names of coordinators and of their leases begin with.
 COORDINATOR = "coordinator/"
-
-#: The name of the process that computes model updates.
-MODEL_UPDATE = "model-update"
 
 #: Seconds between two looks at everything.
 LOOK_S = 1.0
@@ -82,6 +80,8 @@ class Supervisor(Actor):
         self._populations = populations
         self._leases = leases
         self._patience_s = lease_ttl_s + PATIENCE_S
+        self._lateness_s = max(lease_ttl_s, LOOK_S)
+        self._expired: dict[str, tuple[int, float]] = {}
         self._start_coordinator = start_coordinator
         self._start_model_update = start_model_update
         self._coordinators: dict[str, Ref] = {}
@@ -106,7 +106,10 @@ class Supervisor(Actor):
 
     def on_death(self, name: str, reason: BaseException | None) -> None:
         """Something watched has ended: its successor waits for the lease, if it is not free."""
-        _log.error("part_died", part=name, reason=repr(reason))
+        if reason is None:
+            _log.info("part_ended", part=name)
+        else:
+            _log.error("part_died", part=name, reason=repr(reason))
         self._dead.add(name)
         if self._model_update is not None and self._model_update.name == name:
             self._model_update = None
@@ -123,12 +126,24 @@ class Supervisor(Actor):
 
     def _look_after(self, population: str) -> None:
         state = self._leases.holder(COORDINATOR + population)
-        free = state is None or state.expired or not state.owner
-        if not free and state is not None and coordinator_of(state) not in self._dead:
-            self._successions.pop(population, None)
-            self._follow(population, coordinator_of(state))
+        if state is None:
+            self._succeed(population, 0)
             return
-        self._succeed(population, 0 if state is None else state.epoch)
+        holder = coordinator_of(state)
+        if state.owner and holder not in self._dead:
+            if not state.expired:
+                self._expired.pop(population, None)
+                self._successions.pop(population, None)
+                self._follow(population, holder)
+                return
+            # It may be late only: then it still has the lease, as long as nobody takes it.
+            epoch, since = self._expired.setdefault(population, (state.epoch, self.system.now()))
+            if epoch != state.epoch:
+                del self._expired[population]
+                return
+            if self.system.now() - since < self._lateness_s:
+                return
+        self._succeed(population, state.epoch)
 
     def _follow(self, population: str, name: str) -> None:
         known = self._coordinators.get(population)

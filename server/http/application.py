@@ -1,11 +1,13 @@
 """The Flask application factory, and the error answers that all routes share."""
 
+from __future__ import annotations
+
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from multiprocessing import util
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
@@ -34,6 +36,9 @@ from server.served_population import pace_policy
 from server.telemetry.telemetry import SelectorState
 from server.tier import COORDINATOR, EmbeddedTier
 
+if TYPE_CHECKING:
+    from server.cluster.tier import ClusterTier
+
 #: States of sessions that a drain waits for: the device has computed its update.
 UPLOADING = ("reported", "adding")
 
@@ -46,7 +51,7 @@ class Application:
         drain: Ends it gently.
     """
 
-    def __init__(self, tier: EmbeddedTier) -> None:
+    def __init__(self, tier: EmbeddedTier | ClusterTier) -> None:
         self._tier = tier
         self._telemetry = tier.telemetry
         self._telemetry.selector_state = self._selector_state
@@ -190,7 +195,14 @@ def create(configuration: ServerConfiguration, closing: OnceClosed) -> Applicati
         configuration: The operator's settings.
         closing: Is given the tier's end.
     """
-    tier = EmbeddedTier(configuration)
+    tier: EmbeddedTier | ClusterTier
+    if configuration.ray_address is None:
+        tier = EmbeddedTier(configuration)
+    else:
+        # Ray is not needed by servers that are no selectors of a cluster.
+        from server.cluster.tier import ClusterTier
+
+        tier = ClusterTier(configuration)
     closing.set(tier.close)
     tier.start()
     return Application(tier)
