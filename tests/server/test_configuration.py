@@ -102,10 +102,10 @@ def test_what_is_printed_is_a_file_that_gives_the_same_configuration(
 
 
 def test_a_password_is_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    url = "postgresql+psycopg://me:secret@db/nightshift"
+    url = "postgresql+psycopg://me:hunter2@db/nightshift"
     assert main(["serve", "--database-url", url, "--print-config"]) == 0
     out = capsys.readouterr().out
-    assert "secret" not in out
+    assert "hunter2" not in out
     assert "postgresql+psycopg://me:***@db/nightshift" in out
 
 
