@@ -326,7 +326,10 @@ class Selector(SelectorRounds):
         return self._rng.choices(candidates, weights)[0]
 
     def _standing(self, session: Session, now: float) -> Answer:
-        opened = self._rounds[session.round_id]
+        opened = self._rounds.get(session.round_id)
+        if opened is None:
+            # Its update is being added while the round ends: the sum decides.
+            raise Refusal(ROUND_OVER, "the round has ended")
         if session.state is State.WAITING:
             until_close = max(opened.closes_at - now, 0.0)
             wait = until_close + self._rng.uniform(0.2, 1.0) * self._poll_interval_s
