@@ -318,10 +318,7 @@ def _end(
         rounds.c.outcome == "open",
     )
     if outcome == "committed":
-        conditions = (
-            *_is_open_under(lease, round_id),
-            rounds.c.base_model_round.is_not(None),
-        )
+        conditions = _is_open_under(lease, round_id)
     ended = connection.execute(
         update(rounds)
         .where(*conditions)
@@ -344,6 +341,7 @@ def _move_head(connection: Connection, round_id: str, task_id: str) -> int:
         .where(model_heads.c.task_id == task_id, model_heads.c.round == base)
         .values(round=model_heads.c.round + 1)
     )
+    # Without a base it is not the head either: the round was not released.
     if base is None or moved.rowcount != 1:
         raise _HeadMoved
     return int(base)

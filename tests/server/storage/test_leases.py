@@ -141,19 +141,19 @@ def test_of_20_racing_threads_one_gets_the_lease(leases: Leases, clock: ManualCl
         clock.now += 10
 
 
-def test_of_20_racing_processes_one_gets_the_lease(url: str) -> None:
+def test_of_8_racing_processes_one_gets_the_lease(url: str) -> None:
     open_database(url).dispose()
     won = race_processes(
-        20, lambda i: Leases(engine=open_database(url)).acquire("a", f"process {i}", 60)
+        8, lambda i: Leases(engine=open_database(url)).acquire("a", f"process {i}", 60)
     )
     assert [lease.epoch for lease in won if lease] == [1]
 
 
-def test_of_20_racing_processes_one_takes_an_expired_lease_over(url: str) -> None:
+def test_of_8_racing_processes_one_takes_an_expired_lease_over(url: str) -> None:
     engine = open_database(url)
     Leases(engine=engine, clock=lambda: 0.0).acquire("a", "dead", 60)
     engine.dispose()
     won = race_processes(
-        20, lambda i: Leases(engine=open_database(url)).acquire("a", f"process {i}", 60)
+        8, lambda i: Leases(engine=open_database(url)).acquire("a", f"process {i}", 60)
     )
     assert [lease.epoch for lease in won if lease] == [2]
