@@ -32,6 +32,7 @@ from server.http.draining import RETRY_S, Drain
 from server.http.messages import encode_message
 from server.http.operation_routes import operation_routes
 from server.http.problem import failure_message
+from server.refusal import Refusal
 from server.served_population import pace_policy
 from server.telemetry.telemetry import SelectorState
 from server.tier import COORDINATOR, EmbeddedTier
@@ -124,27 +125,25 @@ class Application:
     def _populations(self) -> list[str]:
         return list(self._tier.coordinators)
 
-    def _selector_state(self) -> SelectorState:
-        sessions, devices = {}, {}
+    def _statistics(self) -> dict[str, dict[str, float]]:
+        """Of each population that the selector serves; a new selector knows some only soon."""
+        found = {}
         for population in self._populations():
-            statistics = self._tier.selector.ask("statistics", population)
-            devices[population] = statistics.pop("estimated_devices")
-            sessions[population] = statistics
+            with suppress(ActorDied, AskTimeout, Refusal):
+                found[population] = self._tier.selector.ask("statistics", population)
+        return found
+
+    def _selector_state(self) -> SelectorState:
+        found = self._statistics()
         return SelectorState(
-            sessions=sessions,
-            estimated_devices=devices,
+            estimated_devices={name: each.pop("estimated_devices") for name, each in found.items()},
+            sessions={name: {s: int(n) for s, n in each.items()} for name, each in found.items()},
             upload_memory=self._tier.upload_memory.held,
             draining=self.drain.began,
         )
 
     def _uploads(self) -> int:
-        with suppress(ActorDied, AskTimeout):
-            return sum(
-                int(self._tier.selector.ask("statistics", population)[state])
-                for population in self._populations()
-                for state in UPLOADING
-            )
-        return 0
+        return sum(int(each[state]) for each in self._statistics().values() for state in UPLOADING)
 
     def _refuse_check_ins(self) -> None:
         with suppress(ActorDied):
