@@ -118,6 +118,7 @@ def build_device_graph(
     state = [f"state/{index}" for index in range(len(work.state_specs))]
     seed = [SEED] if work.seeded else []
     graph = EditableGraph(data)
+    graph.drop_unread_inputs()
     keep_apart(graph.model)
     graph.rename(
         {

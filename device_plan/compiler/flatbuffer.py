@@ -111,6 +111,21 @@ class EditableGraph:
             for entry in definition.outputs or []:
                 entry.name = renaming.outputs[entry.name.decode()].encode()
 
+    def drop_unread_inputs(self) -> None:
+        """Removes inputs that nothing reads: a runtime would keep memory for them and fill it.
+
+        Every signature keeps one at least, without which older runtimes cannot call it.
+        """
+        for definition in self.model.signatureDefs:
+            graph = self.model.subgraphs[definition.subgraphIndex]
+            needed = {int(index) for index in graph.outputs}
+            for operator in graph.operators or []:
+                needed |= {int(index) for index in operator.inputs}
+            kept = [entry for entry in definition.inputs or [] if entry.tensorIndex in needed]
+            definition.inputs = kept or (definition.inputs or [])[:1]
+            named = {entry.tensorIndex for entry in definition.inputs}
+            graph.inputs = [int(index) for index in graph.inputs if index in named]
+
     def to_bytes(self) -> bytes:
         builder = _AlignedBuilder(1024)
         builder.Finish(self.model.Pack(builder), file_identifier=b"TFL3")
