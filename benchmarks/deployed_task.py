@@ -121,6 +121,8 @@ def with_schedule(
     training = replace(
         author,
         goal_count=clients,
+        adaptive_over_selection=False,
+        pipelined=False,
         selection_window_s=1.0,
         selection_timeout_s=WINDOW_S,
         reporting_window_s=WINDOW_S,

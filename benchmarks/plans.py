@@ -101,6 +101,7 @@ def _write(path: Path, parameters: int, goal_count: int) -> None:
     cohort = CohortPolicy(
         goal_count=goal_count,
         over_selection=1.0,
+        adaptive_over_selection=False,
         minimum_fraction=1.0,
         selection_window_s=0.5,
         selection_timeout_s=120.0,

@@ -23,7 +23,7 @@ from server.model_update.updater import ModelUpdater
 from server.secrets_file import ServerSecrets
 from server.served_population import settings_of
 from server.session_events import SessionEventLog
-from server.storage.blobs import BlobStore, LocalBlobs, get_content
+from server.storage.blobs import BlobStore, get_content, open_blobs
 from server.storage.database import open_database
 from server.storage.population_blobs import PopulationBlobs
 from server.storage.registry import Registry
@@ -53,7 +53,8 @@ class EmbeddedTier:
         configuration: The operator's settings.
 
     Raises:
-        UnusableDatabase: the data directory's database cannot be opened.
+        UnusableDatabase: the database cannot be opened.
+        ValueError, BlobsUnavailable, OSError: the blobs' place cannot be used.
         InvalidKey: one of the configured plan keys cannot be read.
     """
 
@@ -61,7 +62,7 @@ class EmbeddedTier:
         self.configuration = configuration
         self.secrets = ServerSecrets.load_or_create(configuration.data_dir)
         # `nightshift serve` locks the directory: what a killed server left unfinished goes.
-        self.blobs = LocalBlobs(root=configuration.data_dir / "blobs", sole=True)
+        self.blobs = open_blobs(configuration.blobs, sole=True)
         self._engine = open_database(configuration.database_url)
         self.registry = Registry(engine=self._engine)
         self.deployment = Deployment(

@@ -140,6 +140,8 @@ class DeviceProtocol:
         except ActorDied:
             # The selector is started again in a second, without today's sessions.
             refusal = Refusal(wire.BUSY, "the server is starting again: come back in some seconds")
+            if path.endswith("/checkins"):
+                self._telemetry.check_ins.refused(population, refusal.reason)
             answer = self._error(refusal, None)
             return self._answer(environ, start_response, answer, STATUS[refusal.reason])
         except Refusal as refusal:

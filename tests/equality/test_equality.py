@@ -82,7 +82,10 @@ def plan(digits_plan: Path) -> PlanArchive:
     assert manifest.example_selector.min_examples == cohorts.MIN_EXAMPLES
 
     def policy(goal_count: int, minimum_fraction: float) -> dict[str, Any]:
+        # Who is in which round is fixed: as many as there are, and nobody ahead of time.
         return CohortPolicy(
+            adaptive_over_selection=False,
+            pipelined=False,
             goal_count=goal_count,
             over_selection=1.0,
             minimum_fraction=minimum_fraction,
