@@ -12,11 +12,12 @@ invitations that fall due now; so
 
 and the estimate does not depend on the delays that were chosen because of it.
 
-The day is divided into `BINS`. When one is over, its estimate is mixed into the
-bin's profile with the weight `NEWEST`; the ratio of both, smoothed, corrects the
-forecast for days that differ (weekends, a population that grows). Memory is
-constant: the profile, and for the invitations that are outstanding two sums for
-each bin up to the longest delay. Nothing is kept of any device.
+The day is divided into `BINS`. When one is over, its estimate, as a share of all
+devices that are known, is mixed into the bin's profile with the weight `NEWEST`;
+the ratio of both, smoothed, corrects the forecast for days that differ (weekends,
+holidays). Memory is constant: the profile, and for the invitations that are
+outstanding two sums for each bin up to the longest delay. Nothing is kept of any
+device.
 """
 
 import math
@@ -25,6 +26,9 @@ import math
 BINS = 48
 #: The weight of the newest day in the profile; what is older is forgotten by halves.
 NEWEST = 0.5
+#: A bin says nothing if fewer were invited to it, for each who came: most of those
+#: who came do so for the first time.
+LEAST_INVITED = 0.25
 #: The weight of the newest bin in the ratio of today to the profile.
 _LEVEL = 0.25
 #: That ratio's bounds.
@@ -58,6 +62,7 @@ class Arrivals:
         self._due_delay = [0.0] * self._ring
         self._due_now = self._due_delay_now = 0.0
         self._arrived = 0
+        self._known_devices = 0.0
         self._bin: int | None = None
 
     @property
@@ -65,10 +70,16 @@ class Arrivals:
         """Whether any bin has been estimated."""
         return self._newest is not None
 
-    def arrived(self, now: float, count: int = 1) -> None:
-        """So many devices checked in at ``now`` (seconds)."""
+    @property
+    def due(self) -> float:
+        """Invitations that fall due in the part of the day that was last heard of."""
+        return max(0.0, self._due_now)
+
+    def arrived(self, now: float, count: int, known_devices: float) -> None:
+        """So many devices checked in at ``now`` (seconds), of so many that are known."""
         self._advance(now)
         self._arrived += count
+        self._known_devices = known_devices
 
     def invited(self, now: float, window: tuple[float, float], count: float = 1.0) -> None:
         """So many devices were asked at ``now`` to return within the window of seconds."""
@@ -90,12 +101,13 @@ class Arrivals:
                     self._due_delay[index % self._ring] += step * part * delay
 
     def about(self, at: float) -> float | None:
-        """Devices that are or will be about at a time; None as long as nothing is known.
+        """The share of the devices that is or will be about at a time; None: not known yet.
 
         A part of the day that has not been seen yet is taken to be as the last one was.
         """
         profile = self._profile[math.floor(at / self.bin_s) % BINS]
-        return self._newest if profile is None else profile * self._level
+        share = self._newest if profile is None else profile * self._level
+        return None if share is None else min(share, 1.0)
 
     def _advance(self, now: float) -> int:
         index = math.floor(now / self.bin_s)
@@ -119,13 +131,19 @@ class Arrivals:
     def _complete(self, place: int) -> None:
         arrived, self._arrived = self._arrived, 0
         # Rounding leaves a trace of what was subtracted.
-        if self._due_now < 1e-6 or self._due_delay_now <= 0:
-            self._due_now, self._due_delay_now = max(0.0, self._due_now), 0.0
+        if self._due_now < max(1e-6, LEAST_INVITED * arrived) or self._due_delay_now <= 0:
+            self._due_now, self._due_delay_now = (
+                max(0.0, self._due_now),
+                max(0.0, self._due_delay_now),
+            )
             return
         about = arrived / self.bin_s * self._due_delay_now / self._due_now
+        about = min(1.0, about / max(self._known_devices, 1.0))
         old = self._profile[place]
         if old is None:
-            self._profile[place] = about
+            # One day is little to go by, and the first is not like the others.
+            known = [each for each in self._profile if each is not None] or [about]
+            self._profile[place] = about + (1 - NEWEST) * (sum(known) / len(known) - about)
         else:
             if old > 0:
                 ratio = min(max(about / old, _LEAST_LEVEL), _MOST_LEVEL)

@@ -32,21 +32,19 @@ rejects them.
 """
 
 import math
-from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Self
 
 from server.protocol.arrivals import BINS, Arrivals
 from server.protocol.linear_counting import RecentDevices
+from server.protocol.visits import Visits
 
 #: Half the width of a spread window relative to its middle.
 SPREAD = 0.5
 #: Parts that a window is cut into once the day's course is known.
 SLICES = 8
-#: At least this fraction of the devices is taken to be about, whatever was estimated.
-LEAST_ABOUT = 0.02
 
 #: (earliest, latest) seconds after the device has received it.
 Window = tuple[float, float]
@@ -183,9 +181,9 @@ class PaceSteering:
 
         Until the first part of the day is over, all that were seen.
         """
-        seen = self._devices.estimate(now) * self._share
+        devices = self._devices.estimate(now) * self._share
         about = self._arrivals.about(now)
-        return seen if about is None else min(about, seen)
+        return devices if about is None else about * devices
 
     def observe(self, device_hash: int, now: float) -> None:
         """A device checked in at ``now`` (seconds).
@@ -260,7 +258,7 @@ class PaceSteering:
             refresh_s = self._meeting_refresh_s if meeting else self._spread_refresh_s
             self._current_from, self._current_until = now, now + refresh_s
         turn = self._turn % len(self._current)
-        self._turn = turn + count
+        self._turn = (turn + count) % len(self._current)
         self._answered += count
         return self._current, turn
 
@@ -298,7 +296,8 @@ class PaceSteering:
     def _flush(self) -> None:
         if self._observed or self._answered:
             now = self._current_from
-            self._arrivals.arrived(now, self._observed)
+            devices = self._devices.estimate(now) * self._share
+            self._arrivals.arrived(now, self._observed, devices)
             each = self._answered / len(self._current) if self._current else 0
             for windows in self._current:
                 self._arrivals.invited(now, windows.if_rejected, each)
@@ -350,72 +349,23 @@ class PaceSteering:
 
     def _sliced(self, now: float, devices: float, rate: float) -> list[float]:
         policy = self.policy
-        clock = _Visits(
+        low, high = policy.min_delay_s, policy.max_delay_s
+        # Without any demand the clock's speed does not matter, only its shape.
+        speed = (rate or 1e-9) / max(devices, 1.0)
+        clock = Visits(
             now,
+            self._arrivals,
             longest_s=policy.max_delay_s,
-            bin_s=self._arrivals.bin_s,
-            about=lambda at: min(self._arrivals.about(at) or devices, devices),
-            floor=LEAST_ABOUT * devices,
-            rate=rate,
+            speed=speed,
         )
         mean = min(1.0, clock.visits[-1] / (1 + SPREAD))
         mean = max(mean, clock.until(policy.min_delay_s) / (1 - SPREAD))
         parts = [1 - SPREAD + 2 * SPREAD * part / SLICES for part in range(SLICES + 1)]
-        return [clock.when(mean * part) for part in parts]
+        return [min(max(clock.when(mean * part), low), high) for part in parts]
 
     def _within(self, low: float, high: float) -> Window:
         least, most = self.policy.min_delay_s, self.policy.max_delay_s
         return min(max(low, least), most), min(max(high, least), most)
-
-
-class _Visits:
-    """How often a device should have come back by when: a clock that runs with the need.
-
-    While ``e`` devices are about, arrivals match the rate if each of them comes
-    ``rate / e`` times a second. So this clock runs at ``rate / e(t)``, and a device
-    is due when it has advanced by one.
-    """
-
-    def __init__(
-        self,
-        now: float,
-        *,
-        longest_s: float,
-        bin_s: float,
-        about: Callable[[float], float],
-        floor: float,
-        rate: float,
-    ) -> None:
-        self.delays = [0.0]
-        self.visits = [0.0]
-        delay, visits = 0.0, 0.0
-        ends = (math.floor(now / bin_s) + 1) * bin_s - now
-        while delay < longest_s and visits <= 1 + SPREAD:
-            until = min(ends, longest_s)
-            # Without any demand the clock's speed does not matter, only its shape.
-            speed = (rate or 1e-9) / max(about(now + (delay + until) / 2), floor, 1e-9)
-            visits += (until - delay) * speed
-            delay = until
-            ends += bin_s
-            self.delays.append(delay)
-            self.visits.append(visits)
-
-    def until(self, delay: float) -> float:
-        """Visits due by then."""
-        place = min(bisect_left(self.delays, delay), len(self.delays) - 1) or 1
-        return _between(self.delays, self.visits, place, delay)
-
-    def when(self, visits: float) -> float:
-        """The delay after which so many are due."""
-        place = min(bisect_left(self.visits, visits), len(self.visits) - 1) or 1
-        return _between(self.visits, self.delays, place, visits)
-
-
-def _between(xs: Sequence[float], ys: Sequence[float], place: int, x: float) -> float:
-    """Linear interpolation left of a place; the last value beyond the end."""
-    low, high = xs[place - 1], xs[place]
-    part = min(1.0, (x - low) / (high - low)) if high > low else 1.0
-    return ys[place - 1] + part * (ys[place] - ys[place - 1])
 
 
 def _fitting_period(policy: PacePolicy) -> float | None:

@@ -5,12 +5,14 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.protocol.pace_steering import PacePolicy, PaceSteering, Windows
+from server.protocol.pace_steering import SLICES, PacePolicy, PaceSteering, Windows
 
 NIGHTS = PacePolicy(slots_log2=14)
 #: What a demonstration uses: hundreds of milliseconds.
@@ -144,6 +146,135 @@ def test_a_scaled_policy_paces_the_same_on_another_clock() -> None:
     assert [1000 * value for value in quickly.if_rejected] == pytest.approx(slowly.if_rejected)
 
 
+DAY_S = 86_400.0
+
+
+def learnt(policy: PacePolicy, *, devices: int, demand: float, days: float) -> PaceSteering:
+    """A selector that has watched a fleet of which 60 % are about at midnight, 15 % at noon."""
+    pace = PaceSteering(policy=policy)
+    pace.steer(demand_per_s=demand, round_period_s=100.0)
+    chance = random.Random(6)
+    hashes = [chance.getrandbits(64) for _ in range(devices)]
+    due = [(chance.uniform(0, 3600.0), number) for number in range(devices)]
+    heapq.heapify(due)
+    while due[0][0] < days * DAY_S:
+        now, number = due[0]
+        # Who is not about then tries again until it is.
+        share = 0.375 + 0.225 * math.cos(2 * math.pi * now / DAY_S)
+        if number / devices >= share:
+            heapq.heapreplace(due, (now + 900.0, number))
+            continue
+        pace.observe(hashes[number], now)
+        low, high = pace.current(now).if_rejected
+        heapq.heapreplace(due, (now + chance.uniform(low, high), number))
+    return pace
+
+
+def test_devices_are_asked_back_sooner_when_few_are_about() -> None:
+    pace = learnt(NIGHTS, devices=1500, demand=0.1, days=2)
+
+    def mean_s(hour: float) -> float:
+        now = 2 * DAY_S + hour * 3600
+        windows = pace.windows(now, demand_per_s=0.1, round_period_s=100.0)
+        return sum(windows.if_rejected) / 2
+
+    # As many are about as at midnight four times over: 1500 * 0.6 / (1.2 * 0.1) s = 7500 s.
+    assert 2 < mean_s(23.0) / mean_s(11.0) < 6
+    assert mean_s(23.0) == pytest.approx(7500, rel=0.3)
+    assert pace.about(2 * DAY_S) == pytest.approx(0.6 * 1500, rel=0.2)
+
+
+def test_those_who_ask_together_are_sent_to_all_slices_of_the_window() -> None:
+    pace = learnt(NIGHTS, devices=1500, demand=0.2, days=0.2)
+    now = 0.2 * DAY_S
+    whole = pace.windows(now, demand_per_s=0.2, round_period_s=100.0).if_rejected
+    slices = sorted({pace.current(now).if_rejected for _ in range(50)})
+    assert len(slices) == SLICES
+    assert (slices[0][0], slices[-1][1]) == pytest.approx(whole)
+    assert all(one[1] == other[0] for one, other in pairwise(slices))
+
+
+def test_the_days_course_can_be_left_alone() -> None:
+    pace = learnt(replace(NIGHTS, by_time_of_day=False), devices=1500, demand=0.2, days=1)
+    windows = [
+        pace.windows(DAY_S + hour * 3600, demand_per_s=0.2, round_period_s=100.0)
+        for hour in range(0, 24, 6)
+    ]
+    assert len(set(windows)) == 1
+
+
+def test_several_observations_and_answers_at_once_are_as_many_single_ones() -> None:
+    single, batched = PaceSteering(policy=NIGHTS), PaceSteering(policy=NIGHTS)
+    chance = random.Random(8)
+    for now in range(0, 40_000, 30):
+        hashes = [chance.getrandbits(64) for _ in range(chance.randrange(1, 5))]
+        for each in hashes:
+            single.observe(each, float(now))
+        batched.observe_all(iter(hashes), float(now))
+        windows, first = batched.answers(float(now), len(hashes))
+        for place in range(len(hashes)):
+            assert single.current(float(now)) == windows[(first + place) % len(windows)]
+        for pace in (single, batched):
+            if now == 9000:
+                pace.steer(demand_per_s=0.01, round_period_s=100.0)
+    assert single.estimate == batched.estimate
+    assert single.about(40_000.0) == batched.about(40_000.0)
+
+
+def test_a_selector_that_answers_half_of_the_check_ins_asks_back_as_if_there_were_half() -> None:
+    alone, one_of_two = PaceSteering(policy=NIGHTS), PaceSteering(policy=NIGHTS)
+    chance = random.Random(9)
+    for _ in range(10_000):
+        device = chance.getrandbits(64)
+        alone.observe(device, 0.0)
+        # Devices go to either selector, so both come to know all of them.
+        one_of_two.observe(device, 0.0)
+    alone.steer(demand_per_s=1.0, round_period_s=100.0)
+    one_of_two.steer(demand_per_s=0.5, round_period_s=100.0, share=0.5)
+    assert one_of_two.current(0.0) == alone.current(0.0)
+    with pytest.raises(ValueError, match="share"):
+        alone.steer(demand_per_s=1.0, round_period_s=100.0, share=0.0)
+
+
+def test_a_permanent_refusal_costs_hours_and_has_a_wide_window() -> None:
+    low, high = PacePolicy().permanent.if_rejected
+    assert low >= 4 * 3600
+    assert high - low >= low
+    assert PacePolicy(permanent_delay_s=100.0).permanent.if_rejected == (100.0, 200.0)
+    assert PacePolicy(permanent_delay_s=100.0).scaled(0.1).permanent.if_rejected == (10.0, 20.0)
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(1.0, 40_000.0), st.integers(0, 3000), st.floats(0, 20.0)),
+        min_size=5,
+        max_size=30,
+    ),
+    st.floats(1.0, 7200.0),
+    st.floats(1.0, 100.0),
+    st.floats(0, 1e6),
+)
+def test_slices_follow_each_other_within_the_policy_whatever_was_observed(
+    visits, least, ratio, accepted_after
+) -> None:
+    policy = PacePolicy(min_delay_s=least, max_delay_s=least * ratio, slots_log2=10)
+    pace = PaceSteering(policy=policy)
+    chance = random.Random(10)
+    now = 0.0
+    for wait, count, demand in visits:
+        now += wait
+        pace.observe_all((chance.getrandbits(64) for _ in range(count)), now)
+        pace.steer(demand_per_s=demand, round_period_s=60.0, accepted_after_s=accepted_after)
+        windows, first = pace.answers(now, count)
+        assert 0 <= first < len(windows)
+        for one, other in pairwise(windows):
+            assert one.if_rejected[1] == other.if_rejected[0]
+            assert one.if_accepted[1] == other.if_accepted[0]
+        for each in windows:
+            for begin, end in (each.if_accepted, each.if_rejected):
+                assert policy.min_delay_s <= begin <= end <= policy.max_delay_s
+
+
 delays = st.floats(0.01, 1e5)
 
 
@@ -192,6 +323,8 @@ def test_windows_stay_within_the_policy(
         ({"surplus": 0.5}, "surplus"),
         ({"peak_per_s": 0.0}, "peak_per_s"),
         ({"horizon_s": math.inf}, "horizon_s"),
+        ({"day_s": 0.0}, "day_s"),
+        ({"permanent_delay_s": -1.0}, "permanent_delay_s"),
     ],
 )
 def test_a_policy_that_makes_no_sense_is_refused_by_name(wrong, named) -> None:
