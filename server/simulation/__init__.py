@@ -1,0 +1,1 @@
+"""The simulated runtime: the protocol's state machines under a virtual clock."""
