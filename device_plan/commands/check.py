@@ -89,6 +89,10 @@ def check(
     PLAN_FILE.report.json. A plan of which something new is known has to be
     signed again; one of which nothing new is known stays as it is.
 
+    What follows from the task alone or from the day of the build is not repeated:
+    provenance, predicates and resource limits stand as `nightshift plan build` found
+    them, and are listed.
+
     \b
       nightshift plan check digits.plan examples/digits_task.py
       nightshift plan check digits.plan examples/digits_task.py \\
@@ -113,11 +117,13 @@ def check(
     )
     if results:
         checks.append(evidence.check(results, must))
+    kept = _not_repeated(archive, checks)
     report = {
         "plan": archive.manifest.name,
         "digest": archive.digest,
         "passed": all(entry["passed"] for entry in checks),
         "checks": checks,
+        "not_repeated": kept,
         "results": [result.to_json() for result in results],
     }
     if as_json:
@@ -142,6 +148,8 @@ def check(
         )
     if not as_json:
         click.echo(f"{plan_file} passes all {len(checks)} checks.")
+        if kept:
+            click.echo(f"Not repeated, as the build found them: {', '.join(kept)}")
         if written is not None:
             click.echo(f"Wrote {measurements_file(written)}")
             if written != plan_file or report["digest"] != archive.digest:
@@ -211,6 +219,14 @@ def _with_evidence(
     if after == before and report == archive.checks:
         return archive.data
     return archive.with_evidence(runtimes=after, checks=report, provenance=None)
+
+
+def _not_repeated(archive: PlanArchive, checks: Sequence[dict[str, Any]]) -> list[str]:
+    """The plan's checks that were not made now."""
+    made = {entry["name"] for entry in checks} | {evidence.CHECK}
+    return [
+        entry["name"] for entry in archive.checks.get("checks", []) if entry["name"] not in made
+    ]
 
 
 def _signed(archive: PlanArchive) -> bool:

@@ -112,6 +112,15 @@ task = small(
 )
 """
 
+MIME = """
+def process(model_fn):
+    return tff.learning.algorithms.build_weighted_mime_lite(
+        model_fn, tff.learning.optimizers.build_sgdm(0.1, 0.9)
+    )
+
+task = small(process_fn=process)
+"""
+
 CASES = {
     "a layer": (
         LAYER,
@@ -125,6 +134,7 @@ CASES = {
         LOSS,
         ["the loss of a batch has the shape (None,); it must be one number", "tf.reduce_mean"],
     ),
+    "an algorithm": (MIME, ["reads its examples twice", "MimeLite", "use FedAvg"]),
     "two outputs": (TWO_OUTPUTS, ["the model has 2 outputs", "concatenate them"]),
     "the same layers": (SAME_LAYERS, ["same weights", "make the layers inside model_fn"]),
     "the same model": (SAME_MODEL, ["model_fn returns the same model"]),

@@ -58,6 +58,14 @@ def test_the_batch_can_be_merged_with_another_dimension_and_split_again(tf):
     assert_equal_for_every_batch(tf, function)
 
 
+def test_a_reshape_that_leaves_a_side_open_has_the_real_batch_in_the_other(tf):
+    def function(x):
+        doubled = tf.concat([x, 2.0 * x], axis=1)
+        return tf.reduce_sum(tf.reshape(doubled, [-1, tf.shape(x)[0], 2]), axis=0)
+
+    assert_equal_for_every_batch(tf, function)
+
+
 def test_zeros_and_tiles_of_the_batch_are_made_on_the_device(tf):
     def function(x):
         rows = tf.shape(x)[0]

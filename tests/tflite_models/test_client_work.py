@@ -226,3 +226,14 @@ def test_a_data_set_that_is_mapped_first_is_refused(tf):
 
     with pytest.raises(LoweringError, match=r"MapDataset|data set"):
         Computation(tf, body).split(1.0)
+
+
+def test_a_data_set_that_is_read_twice_is_refused(tf):
+    from tflite_models.lowering import LoweringError
+
+    def body(scale, dataset):
+        first = dataset.reduce(0.0, lambda s, x: s + tf.reduce_sum(x))
+        return dataset.reduce(first, lambda s, x: s + scale * tf.reduce_max(x)), None
+
+    with pytest.raises(LoweringError, match="reads its examples twice"):
+        Computation(tf, body).split(1.0)

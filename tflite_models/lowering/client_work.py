@@ -245,7 +245,19 @@ class ClientWork:
         raise LoweringError("the client computation does not read its examples")
 
     def _run(self, parameters: Sequence[Value], policy: ReductionPolicy) -> list[Value]:
-        walk = GraphWalk(self._graph, reduction=policy, draws=self._draws)
+        reached: list[Reduction] = []
+
+        def once(reduction: Reduction) -> list[Value]:
+            if reached:
+                raise LoweringError(
+                    "the client computation reads its examples twice, in two loops over batches "
+                    "(as MimeLite does, for the gradient at the first weights); a device reads "
+                    "them in one: use FedAvg, FedProx or FedSGD"
+                )
+            reached.append(reduction)
+            return policy(reduction)
+
+        walk = GraphWalk(self._graph, reduction=once, draws=self._draws)
         # Shared, so that what was built before an early end is not lost.
         for op, nodes in self.origins.items():
             walk.origins[op] = nodes

@@ -62,6 +62,7 @@ def test_a_plan_lists_the_newest_runtime_once_it_equals_tff_there(
     assert again.read_bytes() == out.read_bytes()
 
 
+@pytest.mark.timeout(600)
 def test_a_plan_of_which_nothing_new_is_known_keeps_its_signatures(
     digits_plan: Path, tmp_path: Path
 ) -> None:
@@ -75,6 +76,11 @@ def test_a_plan_of_which_nothing_new_is_known_keeps_its_signatures(
     result = run("check", mine, DIGITS, "--runtimes", "none")
     assert result.exit_code == 0, result.output
     assert mine.read_bytes() == signed
+    kept = next(line for line in result.output.splitlines() if line.startswith("Not repeated"))
+    assert "provenance" in kept
+    assert "predicate: " in kept
+    assert "resources: memory" in kept
+    assert "equality" not in kept
 
     table.write_text(UNAVAILABLE)
     result = run("check", mine, DIGITS, "--table", table)
