@@ -18,7 +18,7 @@ from benchmarks import checkins, flower, plans, rounds, sum_kernel, uploads
 from benchmarks.measurement import Measurement, table
 
 #: Commands with arguments of their own: they answer a question instead of measuring.
-APART = ("accuracy", "layers", "random-models", "training-steps")
+APART = ("accuracy", "cluster", "layers", "random-models", "training-steps")
 
 
 def main() -> None:
