@@ -165,7 +165,7 @@ def show_task(client: AdminClient, task_id: str, as_json: bool) -> None:
         [
             [
                 record["number"],
-                record["base_model_round"],
+                "not yet" if record["base_model_round"] is None else record["base_model_round"],
                 record["outcome"],
                 record["statistics"].get("selected", ""),
                 record["statistics"].get("accepted", ""),

@@ -98,7 +98,7 @@ def course_table(course: Course) -> Table:
     table.add_column("held-out accuracy", overflow="fold")
     evaluations = {evaluation.model_round: evaluation for evaluation in course.evaluations}
     for record in course.rounds[-SHOWN_ROUNDS:]:
-        number = record["base_model_round"] + 1
+        number = record["number"]
         committed = record["outcome"] == "committed"
         measured = evaluations.get(number) if committed else None
         note = f"[green]{_measured(measured)}[/]" if measured else ""
@@ -121,7 +121,7 @@ def waiting_for(course: Course) -> Text:
     if course.training.get("status") == "completed":
         what = f"measuring model {course.training['head_round']}"
     elif course.open_rounds:
-        what = f"round {course.open_rounds[-1]['base_model_round'] + 1} is open"
+        what = f"round {course.open_rounds[0]['number']} is open"
     else:
         what = "between rounds"
     now = course.population.get("now", {})
@@ -134,7 +134,7 @@ def waiting_for(course: Course) -> Text:
 
 
 def _sentence(record: dict[str, Any]) -> str:
-    number = record["base_model_round"] + 1
+    number = record["number"]
     statistics = record["statistics"]
     devices = f"{statistics.get('accepted', 0)} of {statistics.get('selected', 0)} devices"
     seconds = f"{record['ended_at'] - record['opened_at']:.1f} s"

@@ -2,20 +2,19 @@
 
 from collections.abc import Iterator
 
-from server.storage.blobs import BlobNotFound, BlobStore
+from server.storage.blobs import BlobNotFound, BlobStore, prefixed
 
 
 def population_prefix(population: str) -> str:
     """Where a population's objects are.
 
-    Segments of a key may not begin with a dot; a population's name may have some
-    that do.
+    Segments of a key may not begin with a dot; those of a population's name may.
     """
     segments = (
         "=" + segment if segment.startswith((".", "=")) or not segment else segment
         for segment in population.split("/")
     )
-    return "/".join(("populations", *segments, ""))
+    return "/".join(("populations", *segments))
 
 
 class PopulationBlobs(BlobStore):
@@ -30,28 +29,27 @@ class PopulationBlobs(BlobStore):
     """
 
     def __init__(self, store: BlobStore, population: str) -> None:
-        self._store = store
-        self._prefix = population_prefix(population)
+        self._all = store
+        self._own = prefixed(store, population_prefix(population))
 
     def get(self, key: str) -> bytes:
         try:
-            return self._store.get(self._prefix + key)
+            return self._own.get(key)
         except BlobNotFound:
-            return self._store.get(key)
+            return self._all.get(key)
 
     def put_new(self, key: str, data: bytes) -> bool:
-        return self._store.put_new(self._prefix + key, data)
+        return self._own.put_new(key, data)
 
     def size(self, key: str) -> int:
         try:
-            return self._store.size(self._prefix + key)
+            return self._own.size(key)
         except BlobNotFound:
-            return self._store.size(key)
+            return self._all.size(key)
 
     def list(self, prefix: str = "") -> Iterator[str]:
         """The keys under the prefix only."""
-        for key in self._store.list(self._prefix + prefix):
-            yield key.removeprefix(self._prefix)
+        return self._own.list(prefix)
 
     def delete(self, key: str) -> None:
-        self._store.delete(self._prefix + key)
+        self._own.delete(key)

@@ -55,6 +55,7 @@ class Answers:
 def a_round(number: int, outcome: str, *, reason: str = "") -> dict[str, Any]:
     return {
         "round_id": f"{number}-{outcome}",
+        "number": number,
         "base_model_round": number - 1,
         "outcome": outcome,
         "reason": reason,
