@@ -21,6 +21,7 @@ from server.cluster import ray_node
 from server.cluster.cluster_services import services_of
 from server.cluster.model_update import ModelUpdate
 from server.cluster.ray_system import RaySystem
+from server.cluster.remote_ref import RemoteRef
 from server.cluster.selector_directory import SELECTOR, mailbox_name
 from server.cluster.supervisor import COORDINATOR, Supervisor, coordinator_of, owner_of
 from server.configuration import ServerConfiguration
@@ -40,6 +41,9 @@ HOUSEKEEPING_S = 1.0
 
 #: Seconds until a selector actor that died is replaced.
 RESTART_S = 1.0
+
+#: The name of that actor in every selector process.
+HOUSEKEEPER = "housekeeper"
 
 #: Whose actors have a process each.
 APART = (Coordinator, MasterAggregator, ModelUpdate)
@@ -61,6 +65,7 @@ class ClusterTier:
     def __init__(self, configuration: ServerConfiguration) -> None:
         assert configuration.ray_address is not None
         self.configuration = configuration
+        self.closing = False
         self.selector_id = configuration.selector_id or f"{socket.gethostname()}-{os.getpid()}"
         self.secrets = (
             ServerSecrets.load_file(configuration.secrets)
@@ -87,7 +92,7 @@ class ClusterTier:
         self.downloads = Downloads(load=self._content)
         self.events = SessionEventLog()
         self.upload_memory = UploadMemory(limit=configuration.max_upload_bytes)
-        self._housekeeper = self.system.spawn(ClusterHousekeeper, name="housekeeper", tier=self)
+        self._housekeeper = self.system.spawn(ClusterHousekeeper, name=HOUSEKEEPER, tier=self)
         self.selector = Supervised(self._start_selector)
         self._supervisor = self.system.spawn(
             Supervisor,
@@ -108,6 +113,7 @@ class ClusterTier:
 
     def close(self) -> None:
         """Ends this process's part: the coordinators go on, with the other selectors."""
+        self.closing = True
         with suppress(Exception):
             self.flush_events()
         self.system.shutdown()
@@ -131,6 +137,9 @@ class ClusterTier:
     def tasks_changed(self, population: str) -> None:
         """A task of the population was created, paused, resumed, cancelled or weighted."""
         self.serve_populations()
+        for other in self._services.selectors.members().values():
+            if isinstance(other, RemoteRef):
+                self.system.ref_at(other.gate, HOUSEKEEPER).tell("serve_populations")
         self._supervisor.tell("look")
         coordinator = None
         if (name := self.holder(population)) is not None:
@@ -205,6 +214,8 @@ class ClusterHousekeeper(Actor):
 
     def keep_house(self) -> None:
         """Once a second, whatever happens."""
+        if self._tier.closing:
+            return
         for duty in (
             partial(self._tier.selector.ask, "tidy"),
             self._tier.serve_populations,
@@ -213,8 +224,13 @@ class ClusterHousekeeper(Actor):
             try:
                 duty()
             except Exception as error:
-                _log.error("housekeeping_failed", error=repr(error))
+                if not self._tier.closing:
+                    _log.error("housekeeping_failed", error=repr(error))
         self.system.schedule(HOUSEKEEPING_S, self.ref, "keep_house")
+
+    def serve_populations(self) -> None:
+        """Another selector has changed something of them."""
+        self._tier.serve_populations()
 
     def on_death(self, name: str, reason: BaseException | None) -> None:
         """The selector has ended: its devices are lost, and its successor has none yet."""

@@ -60,8 +60,17 @@ def moved(weights: np.ndarray, updates: Sequence[Update]) -> np.ndarray:
 STEADY = {"selection_window_s": 0.05, "adaptive_over_selection": False, "pipelined": False}
 
 
-def plan_for(population: str, *, base: Path, **cohort: Any) -> bytes:
-    """The plan at `base` for another population, with this CohortPolicy over `STEADY`."""
+def plan_for(
+    population: str, *, base: Path, evaluation: Mapping[str, Any] | None = None, **cohort: Any
+) -> bytes:
+    """The plan at `base` for another population, with this CohortPolicy over `STEADY`.
+
+    Args:
+        population: The population.
+        base: A plan that this module wrote.
+        evaluation: The CohortPolicy of its evaluation after every round, if it has one.
+        cohort: The CohortPolicy of its training.
+    """
     plan = PlanArchive.open(base)
     manifest = PlanManifest()
     manifest.CopyFrom(plan.manifest)
@@ -79,7 +88,11 @@ def plan_for(population: str, *, base: Path, **cohort: Any) -> bytes:
             "population": population,
             "rounds": 100_000,
             "cohort": policy.to_json(),
-            "evaluation": None,
+            "evaluation": evaluation
+            and {
+                "every_rounds": 1,
+                "cohort": CohortPolicy.from_json({**STEADY, **evaluation}).to_json(),
+            },
         },
     )
 
@@ -127,6 +140,25 @@ def _server_part(tf: Any) -> ServerPart:
     )
 
 
+def _evaluation_part(tf: Any) -> ServerPart:
+    """Of an evaluation whose devices count their examples and nothing else."""
+    state = _specs({"seen": ("int64", [])})
+    sums = _specs({"num_examples": ("int64", [])})
+    return ServerPart(
+        prepare=_graph(tf, state, state, lambda seen: [tf.identity(seen)]),
+        report=_graph(tf, sums, sums, lambda count: [tf.identity(count)]),
+        update=_graph(
+            tf,
+            [*state, *sums],
+            [*state, *sums],
+            lambda seen, count: [seen + count, tf.identity(count)],
+        ),
+        state=state,
+        sums=sums,
+        metrics=sums,
+    )
+
+
 def _write(path: Path) -> None:
     import tensorflow as tf
 
@@ -149,7 +181,7 @@ def _write(path: Path) -> None:
                 )
             ],
             training=part,
-            evaluation=part,
+            evaluation=_evaluation_part(tf),
             initial_state=start,
             initial_checkpoint=start,
             checks={},

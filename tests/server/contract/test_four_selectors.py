@@ -1,0 +1,103 @@
+"""Four selectors that share a population, and the processes behind them."""
+
+from pathlib import Path
+
+import psutil
+
+from device_plan import wire_pb2 as wire
+from tests.server.contract.deployment import Deployment
+from tests.server.live.clustered import Cluster
+from tests.server.live.device import Device
+from tests.server.live.mean_plan import update_of
+from tests.server.live.refusals import assert_refused
+from tests.server.live.waiting import eventually
+from tests.server.storage.loopback_gcs import LoopbackGcs
+
+
+def test_a_round_takes_its_devices_from_all_selectors_and_no_more_than_it_wants(
+    clustered: Deployment,
+) -> None:
+    population = clustered.deploy("four/target", goal_count=8, selection_window_s=3.0)
+    waiting = [population.waiting(at=number % 4) for number in range(16)]
+    told = [device.wait_until_told() for device in waiting]
+    chosen = [d for d, t in zip(waiting, told, strict=True) if t.HasField("assignment")]
+    rest = [t.rejection.reason for t in told if not t.HasField("assignment")]
+    assert len(chosen) == 8
+    assert set(rest) == {wire.NOT_SELECTED}
+    assert len({device.port for device in chosen}) > 1
+
+
+def test_a_device_that_waits_at_two_selectors_is_taken_once(clustered: Deployment) -> None:
+    population = clustered.deploy("four/twice", goal_count=2, selection_window_s=2.0)
+    first = population.waiting(at=0)
+    twin = Device(clustered.selectors[1], population.name, update=update_of(0))
+    twin.key = first.key
+    twin.join()
+    other = population.waiting(at=2)
+    told = [device.wait_until_told() for device in (first, twin, other)]
+    assert [answer.HasField("assignment") for answer in told].count(True) == 2
+    assert told[2].HasField("assignment")
+
+
+def test_a_session_names_its_selector_and_no_other_knows_it(clustered: Deployment) -> None:
+    population = clustered.deploy("four/sessions", goal_count=2)
+    device = population.waiting(at=3)
+    answer = device.poll()
+    assert answer.session_url == f"http://127.0.0.1:{clustered.selectors[3].port}"
+    device.port = clustered.selectors[0].port
+    assert_refused(device.report(), 410, "ROUND_OVER", windows=False)
+
+
+def test_every_part_is_a_process_of_its_own_and_only_one_has_tensorflow(
+    cluster: Cluster, clustered: Deployment
+) -> None:
+    population = clustered.deploy("four/processes", goal_count=1)
+    population.assemble(1).finish()
+    parts = cluster.parts()
+    kinds = [part["kind"] for part in parts]
+    assert kinds.count("selector") == 4
+    assert {"up", "database", "model-update", "coordinator", "master"} <= set(kinds)
+    assert len({part["pid"] for part in parts}) == len(parts)
+    with_tensorflow = [process for process in cluster.processes() if has_tensorflow(process)]
+    (only,) = with_tensorflow
+    assert "server.model_update.process" in only.cmdline()
+
+
+def has_tensorflow(process: psutil.Process) -> bool:
+    try:
+        return "tensorflow" in Path(f"/proc/{process.pid}/maps").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_populations_have_objects_of_their_own_in_the_bucket(
+    clustered: Deployment, gcs: LoopbackGcs
+) -> None:
+    population = clustered.deploy("four/bucket", goal_count=1)
+    live = population.assemble(1)
+    live.finish()
+    live.assert_committed()
+    (objects,) = gcs.buckets.values()
+    assert any(name.startswith("prefix/populations/four/bucket/") for name in objects)
+    assert not [name for name in objects if not name.startswith("prefix/populations/")]
+    assert not any(
+        device.data[:64] in each.data for each in objects.values() for device in live.devices
+    )
+
+
+def test_a_coordinator_that_is_killed_is_followed_by_another_within_ten_seconds(
+    cluster: Cluster, clustered: Deployment
+) -> None:
+    population = clustered.deploy("four/failover", goal_count=2)
+    population.assemble(2).finish()
+    epoch = eventually(population.training.epoch)
+    (coordinator,) = [
+        part
+        for part in cluster.parts()
+        if part["kind"] == "coordinator" and "four/failover" in part["name"]
+    ]
+    psutil.Process(coordinator["pid"]).kill()
+    eventually(lambda: population.training.epoch() > epoch, within=10.0)
+    live = population.assemble(2)
+    live.finish()
+    live.assert_committed()
