@@ -30,6 +30,13 @@ def _fleet_options(command: Any) -> Any:
             "--seed", type=click.IntRange(min=0), default=7, help="Same seed, same figures."
         ),
         click.option(
+            "--step",
+            type=click.FloatRange(0.1, 60),
+            show_default="1 up to a million devices, else 5",
+            help="Seconds of the virtual clock's step: check-ins of one step are answered "
+            "together. Longer is faster and coarser.",
+        ),
+        click.option(
             "--time-zones",
             default="us",
             help="Where devices live: us, europe, india, world, one, or hours from UTC with "
@@ -327,7 +334,7 @@ def _scenario(options: dict[str, Any], *, steered: bool) -> "Scenario":
             unsupported=options["unsupported"],
             wake_at_s=options["wake_at"] * 3600 or None,
             wake_share=options["wake_share"],
-            step_s=_LARGE_STEP_S if options["devices"] > _LARGE else 1.0,
+            step_s=options["step"] or (_LARGE_STEP_S if options["devices"] > _LARGE else 1.0),
         )
     except ValueError as error:
         raise click.UsageError(str(error)) from error

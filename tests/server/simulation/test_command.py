@@ -19,6 +19,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twenty thousand devices for two days, with and without pace steering."""
     directory = tmp_path_factory.mktemp("fleet")
     options = ["--devices", "20000", "--days", "2", "--goal", "40", "--own-retry", "3600"]
+    options += ["--step", "10"]
     written = ["-o", str(directory / "fleet.json"), "--plot", str(directory / "fleet.png")]
     assert simulate(*options, "--wake-at", "30", *written) == 0
     return directory
