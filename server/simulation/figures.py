@@ -10,6 +10,8 @@ from server.simulation.sessions import Fate, Sessions
 
 HOUR_S = 3600
 MINUTE_S = 60
+#: Seconds from a wake that count as the wake itself.
+WAKE_S = 5 * MINUTE_S
 
 #: Counted by the hour: of check-ins, and of selected devices.
 CHECK_INS = ("check_ins", "no_answer", "unsupported", "turned_away", "withdrawn")
@@ -133,17 +135,23 @@ class Figures:
             "day_factor_check_ins": _factor(profile),
             "day_factor_selected": _factor(selected_profile),
             "participating_at_most": int(participating[settled_s // MINUTE_S :].max(initial=0)),
-            "arrivals": herd(self._arrivals[settled_s:]),
+            "arrivals": herd(self._without_the_wake(settled_s, wake_at_s)),
             "arrivals_in_all": herd(self._arrivals),
             "after_the_wake": self._echo(wake_at_s),
             "rounds": self._round_summary(settled_s),
         }
 
-    def _echo(self, wake_at_s: float | None) -> dict[str, Any] | None:
+    def _without_the_wake(self, settled_s: int, wake_at_s: float | None) -> NDArray[np.int64]:
         # The wake itself is the same however devices are paced.
+        if wake_at_s is None or wake_at_s < settled_s:
+            return self._arrivals[settled_s:]
+        before, after = int(wake_at_s), int(wake_at_s) + WAKE_S
+        return np.concatenate([self._arrivals[settled_s:before], self._arrivals[after:]])
+
+    def _echo(self, wake_at_s: float | None) -> dict[str, Any] | None:
         if wake_at_s is None or wake_at_s + HOUR_S > self._seconds:
             return None
-        from_s = int(wake_at_s) + 5 * MINUTE_S
+        from_s = int(wake_at_s) + WAKE_S
         return herd(self._arrivals[from_s : int(wake_at_s) + 24 * HOUR_S])
 
     def _round_summary(self, settled_s: int) -> dict[str, Any]:
