@@ -20,6 +20,7 @@ test: .venv/ready
 
 soak: .venv/ready
 	$(BIN)/pytest -q --hypothesis-profile=exploring
+	$(BIN)/python -m tests.server.faults --schedules 100000
 
 lint: .venv/ready
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

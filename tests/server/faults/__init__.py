@@ -1,0 +1,1 @@
+"""Deterministic fault testing: the real actors on simulated machines (docs/fault-testing.md)."""
