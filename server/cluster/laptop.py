@@ -21,6 +21,7 @@ import urllib3
 
 from server.cluster import children, ray_node
 from server.cluster.private_postgres import PrivatePostgres
+from server.cluster.watchdog import Watchdog
 from server.configuration import ServerConfiguration
 from server.secrets_file import FILE_NAME, ServerSecrets
 from server.settings import settings
@@ -68,6 +69,7 @@ class Laptop:
         self._postgres: PrivatePostgres | None = None
         self._selectors: list[subprocess.Popen[bytes]] = []
         self._lock: int | None = None
+        self._watchdog: Watchdog | None = None
 
     @property
     def urls(self) -> list[str]:
@@ -84,12 +86,15 @@ class Laptop:
             CannotStart, NoPostgres: something did not start; `stop` ends what did.
         """
         self._prepare()
+        os.environ.update(ray_node.environment())
+        self._watchdog = Watchdog()
         database_url = self._database()
         node = ray_node.start_head(
             temporary=self._short / "ray",
             token_file=ray_node.make_token(self._data / "ray.token"),
             object_store_bytes=self._object_store_bytes,
         )
+        self._watchdog.name_descendants()
         ServerSecrets.load_or_create(self._data)
         for number, url in enumerate(self.urls):
             own = dataclasses.replace(
@@ -106,6 +111,7 @@ class Laptop:
             self._selectors.append(self._start_selector(own))
         self._write_state(node.address)
         self._wait()
+        self._watchdog.name_descendants()
 
     def stop(self) -> None:
         """Ends everything in order: uploads under way first."""
@@ -113,6 +119,8 @@ class Laptop:
         ray_node.disconnect()
         if self._postgres is not None:
             self._postgres.stop()
+        if self._watchdog is not None:
+            self._watchdog.end()
         (self._data / STATE_FILE).unlink(missing_ok=True)
         shutil.rmtree(self._short, ignore_errors=True)
 
