@@ -171,6 +171,11 @@ class MasterAggregator(Actor):
             self.on_event(PoolChanged(self._selectors.waiting()))
         self.on_event(Tick())
 
+    def on_overdue(self) -> None:
+        """Selectors have ended the round by now: if it still waits for its model, so does it."""
+        if self._base is None:
+            self.cancel("its model never came")
+
     def cancel(self, reason: str) -> None:
         """Ends the round without a result: its task was paused or cancelled."""
         self.on_event(Cancelled(reason))
@@ -243,6 +248,7 @@ class MasterAggregator(Actor):
         )
         for selector in self._selectors.refs:
             self.system.watch(self.ref, selector)
+        self.system.schedule(lifetime_s, self.ref, "on_overdue")
         self._telemetry.opened(
             population=brief.task.population,
             task_id=brief.task.task_id,
