@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from device_plan.archive import MalformedPlan, PlanArchive
 from device_plan.cohort import CohortPolicy
 from device_plan.wire_pb2 import ROUND_ABANDONED
-from server.actors.master_aggregator import Brief, MasterAggregator, PlanBrief
+from server.actors.brief import Brief, PlanBrief
+from server.actors.master_aggregator import MasterAggregator
 from server.actors.runtime import Actor, Ref
 from server.actors.services import Services
 from server.protocol.over_selection import OverSelection

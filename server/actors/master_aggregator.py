@@ -10,10 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Literal
 
-from device_plan.cohort import CohortPolicy
 from device_plan.wire_pb2 import (
     EVALUATION,
     GOAL_REACHED,
@@ -24,6 +22,7 @@ from device_plan.wire_pb2 import (
     TRAINING,
 )
 from server.actors.aggregator import PartialSum, merged
+from server.actors.brief import Brief
 from server.actors.runtime import Actor, Ref
 from server.actors.selectors import SelectorGroup
 from server.actors.services import Services
@@ -58,10 +57,8 @@ from server.protocol.round import (
 from server.protocol.round import UpdateFailed as RoundUpdateFailed
 from server.protocol.round_messages import ClosingReason
 from server.storage.blobs import content_key, get_content, put_content
-from server.storage.leases import Fenced, Lease
+from server.storage.leases import Fenced
 from server.storage.models import Model
-from server.storage.plans import PlanVariant
-from server.storage.tasks import Task
 from server.telemetry.rounds import RoundEnd, RoundTelemetry
 
 #: How a round ends.
@@ -69,47 +66,6 @@ Outcome = Literal["committed", "abandoned"]
 
 #: Takings out of the pool for one round; each replaces those who may not take part.
 MAX_TAKINGS = 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlanBrief:
-    """What a round must know of its plan.
-
-    Attributes:
-        digest: Of the archive.
-        variants: Its device parts, the best first.
-        manifest: Of the best one, serialized.
-    """
-
-    digest: str
-    variants: tuple[PlanVariant, ...]
-    manifest: bytes
-
-
-@dataclass(frozen=True, kw_only=True)
-class Brief:
-    """What a master aggregator is to do.
-
-    Attributes:
-        round_id: The round, opened in the registry.
-        task: Its task.
-        number: The task's own count of rounds, as it was opened.
-        cohort: How many devices, and how long.
-        target: Devices to select.
-        plan: The task's plan.
-        base: The model that the devices start from or evaluate. None: it is not there
-            yet; the round selects its devices and waits for `release`.
-        lease: The coordinator's, under which everything is written.
-    """
-
-    round_id: str
-    task: Task
-    number: int
-    cohort: CohortPolicy
-    target: int
-    plan: PlanBrief
-    base: Model | None
-    lease: Lease
 
 
 class MasterAggregator(Actor):
