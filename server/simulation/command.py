@@ -155,7 +155,7 @@ def _pace_options(command: Any) -> Any:
             "--pace",
             type=click.Choice(["both", "steered", "unsteered"]),
             default="both",
-            help="Simulate with pace steering, without, or one after the other.",
+            help="Simulate with pace steering, without, or both side by side.",
         ),
         click.option(
             "--by-time-of-day/--same-at-all-times",
