@@ -177,10 +177,11 @@ _COORDINATION = re.compile(r"update |(handle|store) (Coordinator|MasterAggregato
 def _amount(rng: random.Random, kind: str) -> float:
     match kind:
         case "kill during":
-            return float(rng.randint(1, 4))
+            amount = float(rng.randint(1, 4))
         case "jump clock":
-            return round(rng.choice((-1, 1)) * 10.0 ** rng.uniform(0.0, 1.6), 3)
+            amount = rng.choice((-1, 1)) * 10.0 ** rng.uniform(0.0, 1.6)
         case _:
             # From shorter than a lease lives to longer than every timeout but the
             # model update's.
-            return round(10.0 ** rng.uniform(-1.0, 1.6), 3)
+            amount = 10.0 ** rng.uniform(-1.0, 1.6)
+    return round(amount, 3)

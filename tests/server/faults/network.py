@@ -203,7 +203,8 @@ class _Unpickler(pickle.Unpickler):
 
 def parcel(value: Any) -> Any:
     """What arrives at another process of a value."""
-    file, refs = io.BytesIO(), []
+    file = io.BytesIO()
+    refs: list[Ref] = []
     _Pickler(file, refs).dump(value)
     file.seek(0)
     return _Unpickler(file, refs).load()

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
-from device_plan.cohort import CohortPolicy
+from device_plan.cohort import CohortPolicy, Strata
+
+_COHORT = CohortPolicy(
+    goal_count=3,
+    over_selection=1.34,
+    minimum_fraction=0.6,
+    selection_window_s=1.0,
+    selection_timeout_s=6.0,
+    reporting_window_s=8.0,
+)
+
+_SMALL_COHORT = replace(_COHORT, goal_count=2, minimum_fraction=0.5)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,27 +36,9 @@ class Setting:
     name: str
     selectors: int = 0
     devices: int = 7
-    cohort: CohortPolicy = field(
-        default_factory=lambda: CohortPolicy(
-            goal_count=3,
-            over_selection=1.34,
-            minimum_fraction=0.6,
-            selection_window_s=1.0,
-            selection_timeout_s=6.0,
-            reporting_window_s=8.0,
-        )
-    )
+    cohort: CohortPolicy = _COHORT
     evaluates: bool = False
-    evaluation_cohort: CohortPolicy = field(
-        default_factory=lambda: CohortPolicy(
-            goal_count=2,
-            over_selection=1.0,
-            minimum_fraction=0.5,
-            selection_window_s=1.0,
-            selection_timeout_s=6.0,
-            reporting_window_s=8.0,
-        )
-    )
+    evaluation_cohort: CohortPolicy = _SMALL_COHORT
     drop_out: float = 0.08
     abort: float = 0.04
     lease_ttl_s: float = 5.0
@@ -62,4 +55,20 @@ class Setting:
 SETTINGS = (
     Setting(name="embedded"),
     Setting(name="cluster", selectors=2),
+    Setting(name="embedded with evaluation", evaluates=True, devices=10),
+    Setting(name="cluster with wrong clocks", selectors=3, skew_s=2.0),
+    Setting(
+        name="embedded with strata and separation",
+        devices=9,
+        cohort=replace(
+            _COHORT,
+            strata=Strata(attribute="country", shares={"de": 0.5}),
+            min_separation_s=2.0,
+        ),
+    ),
+    Setting(
+        name="cluster without pipelining",
+        selectors=2,
+        cohort=replace(_COHORT, pipelined=False),
+    ),
 )

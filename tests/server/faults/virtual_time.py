@@ -24,8 +24,11 @@ class Owner(Protocol):
         frozen_until: The virtual time before which it gets no time.
     """
 
-    alive: bool
-    frozen_until: float
+    @property
+    def alive(self) -> bool: ...
+
+    @property
+    def frozen_until(self) -> float: ...
 
 
 class Promise(Protocol):
