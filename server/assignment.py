@@ -118,7 +118,7 @@ class Answer:
 
     Attributes:
         message: Why it was rejected, if there is more to say than the reason does.
-        windows: When it may come back, if not when the population's other devices do.
+        windows: When it may come back; None: when the population's other devices do.
     """
 
     session_id: str = ""

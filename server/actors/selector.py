@@ -264,7 +264,7 @@ class Selector(SelectorRounds):
         """A new session in a pool, or why there is none."""
         settings, now = desk.settings, self.system.now()
         if self._drain_retry_s is not None:
-            return Answer(reason=DRAINING, windows=self._windows(desk))
+            return self._come_back(desk, DRAINING)
         held_out = is_held_out(device_id, settings.holdout_salt, settings.holdout_fraction)
         computation = EVALUATION if held_out else TRAINING
         if not desk.supports(computation, runtime):
@@ -273,18 +273,18 @@ class Selector(SelectorRounds):
         desk.pace.observe(int.from_bytes(device_id[:8], "big"), now)
         opened, variant = self._selecting(settings.name, computation, runtime)
         if opened is None:
-            return Answer(reason=HELD_OUT if held_out else NO_TASK)
+            return self._come_back(desk, HELD_OUT if held_out else NO_TASK)
         left_s = desk.separation_left(opened, device_id, now)
         if left_s > 0:
             later = Windows(if_accepted=(left_s, 2 * left_s), if_rejected=(left_s, 2 * left_s))
             return Answer(reason=PARTICIPATED_RECENTLY, windows=later)
         most = settings.max_sessions
         if most is not None and self._sessions.live[settings.name] >= most:
-            return Answer(reason=QUOTA_REACHED)
+            return self._come_back(desk, QUOTA_REACHED)
         session_id = self._rng.randbytes(16).hex()
         offer = desk.quota.offer(opened.opening.round_id, session_id, attributes)
         if not offer.accepted:
-            return Answer(reason=ROUND_FULL)
+            return self._come_back(desk, ROUND_FULL)
         session = Session(
             session_id=session_id,
             population=settings.name,
@@ -301,6 +301,9 @@ class Selector(SelectorRounds):
             # that it need not be woken for every device.
             self._pool_changed(opened)
         return self._standing(session, now)
+
+    def _come_back(self, desk: Desk, reason: Reason) -> Answer:
+        return Answer(reason=reason, windows=self._windows(desk))
 
     def _windows(self, desk: Desk) -> Windows:
         windows = desk.pace.current(self.system.now())
@@ -326,6 +329,7 @@ class Selector(SelectorRounds):
         return self._rng.choices(candidates, weights)[0]
 
     def _standing(self, session: Session, now: float) -> Answer:
+        windows = self._windows(self._desks[session.population])
         opened = self._rounds.get(session.round_id)
         if opened is None:
             # Its update is being added while the round ends: the sum decides.
@@ -335,12 +339,13 @@ class Selector(SelectorRounds):
             wait = until_close + self._rng.uniform(0.2, 1.0) * self._poll_interval_s
             wait = min(wait, MAX_POLL_S)
             session.deadline = now + wait + self._grace_s
-            return Answer(session_id=session.session_id, poll_after_s=wait)
+            return Answer(session_id=session.session_id, poll_after_s=wait, windows=windows)
         opened = self._configured(session)
         assert opened.work is not None
         session.deadline = opened.deadline_at
         return Answer(
             session_id=session.session_id,
+            windows=windows,
             assignment=Assignment(
                 round_id=opened.opening.round_id,
                 task=opened.opening.task,

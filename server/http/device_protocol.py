@@ -22,23 +22,25 @@ from server.actors.supervised import Supervised
 from server.aggregation.admission import Inadmissible
 from server.assignment import Answer, Download
 from server.http.blob_route import PREFIX, BlobRoute
+from server.http.check_in import PROTOCOL_VERSION, attributes_of, read_check_in
 from server.http.credentials import SessionTokens, bearer, device_id
 from server.http.messages import (
+    JSON,
+    PROTOBUF,
     Environ,
     content_length,
     encode_message,
     read_message,
     receive,
     receive_into,
+    wants_json,
 )
 from server.http.problem import STATUS, failure_message
-from server.protocol.pace_steering import Window, Windows
+from server.http.ready_answers import ReadyAnswers, retry_windows
+from server.protocol.pace_steering import Windows
 from server.refusal import Refusal
 from server.session_events import SessionEventLog
 from server.telemetry.telemetry import Telemetry
-
-#: Protocol versions served here: the current one.
-PROTOCOL_VERSIONS = (1,)
 
 #: Sessions that one POST /v1/events may report.
 MAX_EVENTS = 64
@@ -49,14 +51,9 @@ MAX_SESSION_ID = 64
 #: Mistakes that a device does not mend by trying again: it waits for days.
 PERMANENT = frozenset({wire.UNSUPPORTED_PROTOCOL, wire.UNKNOWN_POPULATION})
 
-#: Attributes of a device, and characters of each name and value.
-MAX_ATTRIBUTES = 8
-MAX_ATTRIBUTE = 64
-
-_CHECK_IN_ID = re.compile(r"[A-Za-z0-9_-]{16,64}")
 _SHAPE = re.compile(r"[-v\[\]+^#!*]{1,32}")
 _DIGEST = re.compile(r"crc32c=:([A-Za-z0-9+/]{6}==):")
-_STATUS_LINES = {status: f"{status.value} {status.phrase}" for status in HTTPStatus}
+_STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 
 #: A WSGI application (PEP 3333).
 Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
@@ -90,7 +87,7 @@ class DeviceProtocol:
         session_url: str,
         telemetry: Telemetry,
     ) -> None:
-        self._permanent = _retry_windows(permanent)
+        self._permanent = retry_windows(permanent)
         self._session_url = session_url
         self._telemetry = telemetry
         self._blobs = blobs
@@ -99,7 +96,7 @@ class DeviceProtocol:
         self._tokens = tokens
         self._events = events
         self._max_chunk_bytes = max_chunk_bytes
-        self._windows_said: tuple[Windows, wire.RetryWindows] | None = None
+        self._ready = ReadyAnswers(_rejection)
         self._session_routes: dict[tuple[str, str], Callable[[Environ, str, str], Message]] = {
             ("GET", ""): self._poll,
             ("POST", "report"): self._report,
@@ -132,7 +129,7 @@ class DeviceProtocol:
             elif path.startswith("/v1/populations/") and path.endswith("/checkins"):
                 # WSGI gives the path's bytes as latin-1 (PEP 3333).
                 population = path[16:-9].encode("latin-1").decode("utf-8", "replace")
-                message = self._check_in(environ, population)
+                return self._check_in(environ, start_response, population)
             elif path == "/v1/events":
                 message = self._session_events(environ)
             else:
@@ -177,35 +174,34 @@ class DeviceProtocol:
             # A refusal may come before the body was read, and what is left of
             # it must not be taken for the next request.
             headers.append(("Connection", "close"))
-        start_response(_STATUS_LINES[HTTPStatus(status)], headers)
-        return (body,)
+        start_response(_STATUS_LINES[status], headers)
+        # A list: granian sends any other iterable piece by piece.
+        return [body]
 
-    def _check_in(self, environ: Environ, population: str) -> Message:
-        message = read_message(environ, wire.CheckInRequest)
-        if message.protocol_version not in PROTOCOL_VERSIONS:
-            raise Refusal(
-                wire.UNSUPPORTED_PROTOCOL,
-                f"protocol_version {message.protocol_version} is not served; "
-                f"served: {', '.join(map(str, PROTOCOL_VERSIONS))}",
-            )
-        if not _CHECK_IN_ID.fullmatch(message.check_in_id):
-            raise Refusal(
-                wire.INVALID_FIELD, "check_in_id must be 16 to 64 letters, digits, '-' or '_'"
-            )
-        if len(message.runtime) > 64 or len(message.client_version) > 64:
-            raise Refusal(
-                wire.INVALID_FIELD, "runtime and client_version have at most 64 characters"
-            )
-        told = self._selector.ask(
+    def _check_in(
+        self, environ: Environ, start_response: Callable[..., Any], population: str
+    ) -> Iterable[bytes]:
+        message = read_check_in(environ)
+        told: Answer = self._selector.ask(
             "check_in",
             population,
             device_id(environ, population),
             message.check_in_id,
             message.runtime,
-            _attributes(message),
+            attributes_of(message),
         )
-        self._telemetry.check_ins.told(population, told.reason or 0)
-        return self._check_in_response(told, population)
+        reason = told.reason
+        self._telemetry.check_ins.told(population, reason or 0)
+        if reason not in _SAME_FOR_ALL or told.windows is None:
+            answer = self._check_in_response(told, population)
+            return self._answer(environ, start_response, answer, 200)
+        json = wants_json(environ)
+        body = self._ready.body(reason, told.windows, json=json)
+        content_type = JSON if json else PROTOBUF
+        start_response(
+            "200 OK", [("Content-Type", content_type), ("Content-Length", str(len(body)))]
+        )
+        return [body]
 
     def _poll(self, _environ: Environ, session_id: str, population: str) -> Message:
         told = self._selector.ask("poll", session_id)
@@ -316,24 +312,20 @@ class DeviceProtocol:
             windows: Windows | None = self._selector.ask("windows", population)
         except ActorDied:
             return None
-        if windows is None:
-            return None
-        # Pace steering says the same windows to everybody for a while.
-        said = self._windows_said
-        if said is None or said[0] is not windows:
-            said = self._windows_said = (windows, _retry_windows(windows))
-        return said[1]
+        return None if windows is None else self._ready.windows(windows)
 
     def _received(self, population: str, received: int) -> Message:
         return wire.UploadResponse(retry_windows=self._windows(population), received=received)
 
     def _check_in_response(self, told: Answer, population: str) -> Message:
-        response = wire.CheckInResponse(
-            protocol_version=PROTOCOL_VERSIONS[0],
-            retry_windows=(
-                self._windows(population) if told.windows is None else _retry_windows(told.windows)
-            ),
-        )
+        if told.windows is None:
+            windows = self._windows(population)
+        elif told.reason is None:
+            windows = self._ready.windows(told.windows)
+        else:
+            # They may be this device's own.
+            windows = retry_windows(told.windows)
+        response = wire.CheckInResponse(protocol_version=PROTOCOL_VERSION, retry_windows=windows)
         if told.session_id:
             response.session_id = told.session_id
             response.session_token = self._tokens.issue(told.session_id)
@@ -376,15 +368,15 @@ _REJECTIONS = {
 }
 
 
-def _retry_windows(windows: Windows) -> wire.RetryWindows:
-    return wire.RetryWindows(
-        if_accepted=_window(windows.if_accepted), if_rejected=_window(windows.if_rejected)
-    )
+#: Of these there is nothing to say that is not the same for all devices of a population.
+_SAME_FOR_ALL = frozenset({wire.NO_TASK, wire.HELD_OUT, wire.ROUND_FULL, wire.QUOTA_REACHED})
 
 
-def _window(seconds: Window) -> wire.RetryWindow:
-    return wire.RetryWindow(
-        min_delay_ms=round(seconds[0] * 1000), max_delay_ms=round(seconds[1] * 1000)
+def _rejection(reason: wire.Reason, windows: wire.RetryWindows) -> wire.CheckInResponse:
+    return wire.CheckInResponse(
+        protocol_version=PROTOCOL_VERSION,
+        retry_windows=windows,
+        rejection=wire.Rejection(reason=reason, message=_REJECTIONS[reason]),
     )
 
 
@@ -392,21 +384,6 @@ def _blob(download: Download) -> wire.Blob:
     return wire.Blob(
         sha256=download.sha256, size=download.size, path=f"/v1/blobs/{download.sha256}"
     )
-
-
-def _attributes(message: wire.CheckInRequest) -> dict[str, str]:
-    attributes = message.attributes
-    if not attributes:
-        return {}
-    if len(attributes) > MAX_ATTRIBUTES or not all(
-        0 < len(text) <= MAX_ATTRIBUTE for pair in attributes.items() for text in pair
-    ):
-        raise Refusal(
-            wire.INVALID_FIELD,
-            f"attributes are at most {MAX_ATTRIBUTES}; names and values have 1 to "
-            f"{MAX_ATTRIBUTE} characters",
-        )
-    return dict(attributes)
 
 
 def _number(environ: Environ, header: str) -> int:

@@ -122,9 +122,15 @@ def read_message(environ: Environ, message_type: type[M]) -> M:
 
 def encode_message(environ: Environ, message: Message) -> tuple[str, bytes]:
     """Content type and body, in the form that Accept prefers, else in the request's own."""
-    if wants_json(environ):
-        return JSON, json_format.MessageToJson(message, indent=2).encode() + b"\n"
-    return PROTOBUF, message.SerializeToString()
+    json = wants_json(environ)
+    return (JSON if json else PROTOBUF), encode(message, json=json)
+
+
+def encode(message: Message, *, json: bool) -> bytes:
+    """The message as protobuf, or in its JSON mapping."""
+    if json:
+        return json_format.MessageToJson(message, indent=2).encode() + b"\n"
+    return message.SerializeToString()
 
 
 def wants_json(environ: Environ) -> bool:
