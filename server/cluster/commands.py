@@ -97,7 +97,9 @@ def up(
         # Ray has handlers of its own.
         for each in signals:
             signal.signal(each, _interrupt)
-        while (failed := laptop.failed()) is None:
+        while True:
+            for name in laptop.mend():
+                click.echo(f"{name} ended and is started again", err=True)
             signal.sigtimedwait([], 0.5)
     except (CannotStart, NoPostgres, UnusableDatabase) as error:
         failed = str(error)

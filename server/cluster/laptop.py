@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,10 @@ STATE_FILE = "cluster.json"
 
 #: Seconds until all selectors are ready; TensorFlow alone takes ten.
 READY_TIMEOUT_S = 180.0
+
+#: So many restarts of selectors within so many seconds are too many.
+MAX_RESTARTS = 5
+RESTARTS_S = 60.0
 
 #: Seconds beyond its drain that a selector may take to end.
 STOP_MARGIN_S = 15.0
@@ -68,6 +73,9 @@ class Laptop:
         self._short = Path(tempfile.gettempdir()) / f"nightshift-{name}"
         self._postgres: PrivatePostgres | None = None
         self._selectors: list[subprocess.Popen[bytes]] = []
+        self._own: list[ServerConfiguration] = []
+        self._restarts: deque[float] = deque(maxlen=MAX_RESTARTS)
+        self._node: ray_node.RayNode | None = None
         self._lock: int | None = None
         self._watchdog: Watchdog | None = None
 
@@ -89,7 +97,7 @@ class Laptop:
         os.environ.update(ray_node.environment())
         self._watchdog = Watchdog()
         database_url = self._database()
-        node = ray_node.start_head(
+        node = self._node = ray_node.start_head(
             temporary=self._short / "ray",
             token_file=ray_node.make_token(self._data / "ray.token"),
             object_store_bytes=self._object_store_bytes,
@@ -108,6 +116,7 @@ class Laptop:
                 public_url=url,
                 ray_address=node.address,
             )
+            self._own.append(own)
             self._selectors.append(self._start_selector(own))
         self._write_state(node.address)
         self._wait()
@@ -130,6 +139,26 @@ class Laptop:
             if process.poll() is not None:
                 return f"selector-{number} ended with {process.returncode}: {self._said(number)}"
         return None
+
+    def mend(self) -> list[str]:
+        """Starts selectors again that have ended by themselves; their ids.
+
+        Raises:
+            CannotStart: they end again and again.
+        """
+        mended = []
+        for number, process in enumerate(self._selectors):
+            if process.poll() is None:
+                continue
+            now = time.monotonic()
+            if len(self._restarts) == MAX_RESTARTS and now - self._restarts[0] < RESTARTS_S:
+                raise CannotStart(f"selectors end again and again; {self.failed()}")
+            self._restarts.append(now)
+            self._selectors[number] = self._start_selector(self._own[number])
+            mended.append(f"selector-{number}")
+        if mended and self._node is not None:
+            self._write_state(self._node.address)
+        return mended
 
     @property
     def _blobs(self) -> str:

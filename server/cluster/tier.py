@@ -229,8 +229,12 @@ class ClusterHousekeeper(Actor):
         self.system.schedule(HOUSEKEEPING_S, self.ref, "keep_house")
 
     def serve_populations(self) -> None:
-        """Another selector has changed something of them."""
-        self._tier.serve_populations()
+        """Another selector has changed something of them; missed, it is seen in a second."""
+        try:
+            self._tier.serve_populations()
+        except Exception as error:
+            if not self._tier.closing:
+                _log.error("housekeeping_failed", error=repr(error))
 
     def on_death(self, name: str, reason: BaseException | None) -> None:
         """The selector has ended: its devices are lost, and its successor has none yet."""

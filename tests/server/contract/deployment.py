@@ -17,6 +17,9 @@ from tests.server.live.waiting import eventually
 #: Rounds that need all the devices that a test sends, and no other.
 EXACT = {"over_selection": 1.0, "minimum_fraction": 1.0}
 
+#: Seconds between two devices that come in vain; each costs every part something.
+COMING_S = 0.05
+
 
 @dataclass
 class Deployment:
@@ -97,4 +100,4 @@ class Population:
                 return None
             return device if reply.read(wire.CheckInResponse).HasField("waiting") else None
 
-        return eventually(comes)
+        return eventually(comes, every=COMING_S)

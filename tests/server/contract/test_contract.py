@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from device_plan import wire_pb2 as wire
-from tests.server.contract.deployment import Deployment, Population
+from tests.server.contract.deployment import COMING_S, Deployment, Population
 from tests.server.live.device import CHUNK, Device
 from tests.server.live.mean_plan import moved
 from tests.server.live.refusals import assert_refused
@@ -63,7 +63,7 @@ def test_a_check_in_that_is_repeated_gets_the_same_session(
         second = device.check_in("one-and-the-same").read(wire.CheckInResponse)
         return first.session_id, second.session_id
 
-    first, second = eventually(comes_twice)
+    first, second = eventually(comes_twice, every=COMING_S)
     assert first == second
 
 
@@ -116,9 +116,10 @@ def test_held_out_devices_evaluate_the_model_beside_training(
             assert device.finish()
         return len(trained) >= 4 and len(evaluated) >= 2
 
-    crowd = threading.Thread(target=lambda: eventually(both, within=90.0))
-    crowds = [crowd, threading.Thread(target=lambda: eventually(both, within=90.0))]
-    crowds += [threading.Thread(target=lambda: eventually(both, within=90.0)) for _ in range(2)]
+    crowds = [
+        threading.Thread(target=lambda: eventually(both, within=90.0, every=COMING_S))
+        for _ in range(4)
+    ]
     for each in crowds:
         each.start()
     for each in crowds:

@@ -102,3 +102,21 @@ def test_a_coordinator_that_is_killed_is_followed_by_another_within_ten_seconds(
     live = population.assemble(2)
     live.finish()
     live.assert_committed()
+
+
+def test_a_selector_that_is_killed_costs_its_own_devices_only_and_comes_back(
+    cluster: Cluster, clustered: Deployment
+) -> None:
+    population = clustered.deploy("four/selector", goal_count=4, minimum_fraction=0.75)
+    live = population.assemble(4)
+    lost = next(device for device in live.devices if device.port != clustered.selectors[0].port)
+    others = [device for device in live.devices if device.port != lost.port]
+    assert len(others) == 3
+    (part,) = [each for each in cluster.parts() if each["url"].endswith(str(lost.port))]
+    psutil.Process(part["pid"]).kill()
+    live.finish(*others)
+    live.assert_committed()
+    again = next(each for each in clustered.selectors if each.port == lost.port)
+    eventually(lambda: again.status("/readyz") == 200)
+    device = population.waiting(at=clustered.selectors.index(again))
+    assert device.port == lost.port
