@@ -147,10 +147,12 @@ class Device:
 
         eventually(waiting)
 
+    def ask(self) -> Reply:
+        """Where the session stands."""
+        return request(self.port, "GET", self.path, headers=self.headers())
+
     def poll(self) -> wire.CheckInResponse:
-        return request(self.port, "GET", self.path, headers=self.headers()).read(
-            wire.CheckInResponse
-        )
+        return self.ask().read(wire.CheckInResponse)
 
     def wait_until_told(self) -> wire.CheckInResponse:
         """Polls until it is selected or rejected."""

@@ -5,11 +5,9 @@ the crashes before it have left behind.
 """
 
 import random
-import sqlite3
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +16,18 @@ import pytest
 
 from device_plan import wire_pb2 as wire
 from server.admin_client import AdminError
-from tests.server.live.device import CHUNK, Device
+from tests.server.live.device import Device
+from tests.server.live.ledger import Ledger
 from tests.server.live.mean_plan import moved, plan_for, update_of
+from tests.server.live.moments import MOMENTS, Interrupted, Stage
 from tests.server.live.refusals import assert_refused
-from tests.server.live.rounds import LiveRound, assemble
 from tests.server.live.served import DeployedTask, Server
 from tests.server.live.waiting import eventually
 
-COHORT = {"goal_count": 3, "over_selection": 1.0, "minimum_fraction": 1.0}
+COHORT: Mapping[str, float] = {"goal_count": 3, "over_selection": 1.0, "minimum_fraction": 1.0}
+
+#: Seconds after which the next round has begun; 10 on a machine that does nothing else.
+NEXT_ROUND_S = 30.0
 
 
 @pytest.fixture(scope="module")
@@ -37,54 +39,27 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def task(server: Server, mean_plan: Path) -> DeployedTask:
+def stage(server: Server, mean_plan: Path) -> Stage:
     task = server.deploy(plan_for("killed/mean", base=mean_plan, **COHORT))
-    first = assemble(task, 3)
-    first.finish()
-    first.assert_committed()
-    return task
-
-
-def database(server: Server) -> "closing[sqlite3.Connection]":
-    return closing(sqlite3.connect(server.data / "nightshift.db", timeout=30))
+    ledger = Ledger(f"sqlite:///{server.data / 'nightshift.db'}")
+    return Stage(
+        task=task,
+        servers=[server],
+        ledger=ledger,
+        blobs=server.data / "blobs",
+        model_update=lambda: eventually(server.model_update),
+    )
 
 
 def files(server: Server) -> set[Path]:
     return {path.relative_to(server.data) for path in server.data.rglob("*") if path.is_file()}
 
 
-def restart(server: Server, task: DeployedTask) -> None:
-    """Returns when a new coordinator has opened a round."""
-    with database(server) as connection:
-        (before,) = connection.execute("SELECT max(lease_epoch) FROM rounds").fetchone()
-    server.start()
-    eventually(lambda: task.epoch() > before)
+def assert_sound(ledger: Ledger) -> None:
+    assert ledger.rows("PRAGMA integrity_check") == [("ok",)]
 
 
-def assert_consistent(server: Server, task: DeployedTask) -> None:
-    """What must be true whenever the server runs, whatever has happened to it."""
-    with database(server) as connection:
-        # One commit a model and one model a commit, each with its place in the history.
-        models = connection.execute("SELECT round, round_id FROM models ORDER BY round").fetchall()
-        assert [number for number, _ in models] == list(range(task.head + 1))
-        committed = connection.execute(
-            "SELECT round_id, base_model_round FROM rounds WHERE outcome = 'committed'"
-        ).fetchall()
-        assert sorted(committed) == sorted((r, number - 1) for number, r in models[1:])
-        events = connection.execute("SELECT round_id, event FROM round_events").fetchall()
-        for kind in ("opened", "committed", "abandoned"):
-            ids = [round_id for round_id, event in events if event == kind]
-            assert len(ids) == len(set(ids)), kind
-        ended = [round_id for round_id, event in events if event != "opened"]
-        assert len(ended) == len(set(ended))
-        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    # Rounds of the dead have ended; at most the one of today is open.
-    assert sum(record["outcome"] == "open" for record in task.rounds()) <= 1
-    for number in range(task.head + 1):
-        assert np.isfinite(task.weights(number)).all()
-
-
-def assert_nothing_kept(server: Server, live: LiveRound) -> None:
+def assert_nothing_kept(server: Server, live: Interrupted) -> None:
     """No update and no sum of the lost round is anywhere on disk."""
     updates = [device.update["delta"] for device in live.devices]
     sums = [sum(updates[:count], np.zeros_like(updates[0])) for count in range(1, 4)]
@@ -92,63 +67,20 @@ def assert_nothing_kept(server: Server, live: LiveRound) -> None:
     known = {"server.lock", "secrets.json"}
     known |= {"nightshift.db", "nightshift.db-wal", "nightshift.db-shm"}
     for path in files(server):
-        assert str(path) in known or str(path).startswith("blobs/sha256/"), path
+        assert str(path) in known or str(path).startswith("blobs/"), path
         content = (server.data / path).read_bytes()
         assert not any(needle in content for needle in needles), path
 
 
-def assert_lost(server: Server, task: DeployedTask, live: LiveRound, head: int) -> None:
-    """The round died with the server; the model is the one before, and the next round works."""
-    record = task.round(live.round_id)
-    assert (record["outcome"], record["reason"]) == ("abandoned", "coordinator_lost")
-    assert task.head == head
-    assert_nothing_kept(server, live)
-    for device in live.devices:
-        assert_refused(device.report(), 410, "ROUND_OVER", windows=False)
-        assert_refused(device.submit(), 410, "ROUND_OVER", windows=False)
-    after = assemble(task, 3)
-    assert after.base == head
-    after.finish()
-    after.assert_committed()
-    assert_consistent(server, task)
+def restart(server: Server, stage: Stage, epoch: int) -> float:
+    """Returns when there is a coordinator after that of this epoch: when the server answered."""
+    server.start()
+    since = time.monotonic()
+    eventually(lambda: stage.ledger.epoch(stage.task.population) > epoch)
+    return since
 
 
-def test_killed_during_selection(server: Server, task: DeployedTask) -> None:
-    head = task.head
-    devices = [Device(server, task.population) for _ in range(2)]
-    for device in devices:
-        device.join()
-    open_round = next(r for r in task.rounds() if r["outcome"] == "open")["round_id"]
-    server.kill()
-    restart(server, task)
-    for device in devices:
-        assert_refused(device.report(), 410, "ROUND_OVER", windows=False)
-    record = task.round(open_round)
-    assert (record["outcome"], record["reason"]) == ("abandoned", "coordinator_lost")
-    assert task.head == head
-    assert_consistent(server, task)
-
-
-def test_killed_while_devices_report_and_upload(server: Server, task: DeployedTask) -> None:
-    head = task.head
-    live = assemble(task, 3)
-    done, half, computing = live.devices
-    assert done.finish()
-    assert half.report().status == 200
-    assert half.put(half.data[:CHUNK], offset=0, total=len(half.data)).status == 200
-    assert computing.poll().HasField("assignment")
-    server.kill()
-    restart(server, task)
-    assert_refused(
-        half.put(half.data[CHUNK : 2 * CHUNK], offset=CHUNK, total=len(half.data)),
-        410,
-        "ROUND_OVER",
-        windows=False,
-    )
-    assert_lost(server, task, live, head)
-
-
-def ended(process: psutil.Process) -> bool:
+def gone(process: psutil.Process) -> bool:
     """Killed with its group, it may take a moment to be gone."""
     try:
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
@@ -156,64 +88,30 @@ def ended(process: psutil.Process) -> bool:
         return True
 
 
-def test_killed_while_the_model_is_updated(server: Server, task: DeployedTask) -> None:
-    head = task.head
-    live = assemble(task, 3)
-    # Frozen, it receives the sums and never answers.
-    updating = eventually(server.model_update)
-    updating.suspend()
-    live.finish()
-    eventually(lambda: sessions(server, task) == 0)
-    server.kill()
-    eventually(lambda: ended(updating))
-    restart(server, task)
-    assert_lost(server, task, live, head)
-
-
-def sessions(server: Server, task: DeployedTask) -> float:
-    """Live sessions of the population."""
-    now = server.admin.get(f"populations/{task.population}")["now"]
-    return float(sum(value for name, value in now.items() if name != "estimated_devices"))
-
-
-def test_killed_just_before_the_commit(server: Server, task: DeployedTask) -> None:
-    """The new model's files are written and its transaction waits for the database."""
-    head = task.head
-    live = assemble(task, 3)
-    before = files(server)
-    with database(server) as connection:
-        connection.isolation_level = None
-        connection.execute("BEGIN IMMEDIATE")
-        live.finish()
-        eventually(lambda: len(blobs(server) - before) >= 1)
+@pytest.mark.parametrize(
+    "moment", [pytest.param(m, marks=[pytest.mark.slow] * (m == "assigned")) for m in MOMENTS]
+)
+def test_killed(server: Server, stage: Stage, moment: str) -> None:
+    epoch = stage.ledger.epoch(stage.task.population)
+    processes = server.processes()
+    with MOMENTS[moment](stage) as live:
         server.kill()
-    restart(server, task)
-    assert_lost(server, task, live, head)
-
-
-def blobs(server: Server) -> set[Path]:
-    return {path for path in files(server) if str(path).startswith("blobs/sha256/")}
-
-
-def test_killed_just_after_the_commit(server: Server, task: DeployedTask) -> None:
-    head = task.head
-    live = assemble(task, 3)
-    with database(server) as connection:
-        live.finish()
-        query = "SELECT count(*) FROM models WHERE round = ?"
-        while not connection.execute(query, (head + 1,)).fetchone()[0]:
-            time.sleep(0)
-        server.kill()
-    restart(server, task)
-    assert task.head == head + 1
-    live.assert_committed()
+    eventually(lambda: all(gone(process) for process in processes))
+    since = restart(server, stage, epoch)
+    ended = stage.task.ended(live.round_id)
+    if moment == "committed" or (moment == "submitting" and ended["outcome"] == "committed"):
+        live.assert_committed()
+    else:
+        assert ended["reason"] == "coordinator_lost"
+        live.assert_lost()
+        assert_nothing_kept(server, live)
     # What became of it is known to the model, not to the sessions.
-    assert_refused(live.devices[0].submit(), 410, "ROUND_OVER", windows=False)
-    following = assemble(task, 3)
-    assert following.base == head + 1
-    following.finish()
-    following.assert_committed()
-    assert_consistent(server, task)
+    for device in live.devices:
+        if device.session_id:
+            assert_refused(device.report(), 410, "ROUND_OVER", windows=False)
+            assert_refused(device.submit(), 410, "ROUND_OVER", windows=False)
+    live.assert_next_begins(since, NEXT_ROUND_S, say=f"server killed while {moment}")
+    assert_sound(stage.ledger)
 
 
 class Crowd:
@@ -255,21 +153,24 @@ class Crowd:
             self._stop.wait(0.02)
 
 
-def test_killed_again_and_again_at_any_moment(server: Server, task: DeployedTask) -> None:
+def test_killed_again_and_again_at_any_moment(server: Server, stage: Stage) -> None:
     """Every committed model is the one before it, moved by the same three updates."""
     draw = random.Random(7)
+    task = stage.task
     first = task.head
     heads = [first]
     with Crowd(server, task):
         for _ in range(4):
             eventually(lambda: now_at(task) >= heads[-1] + 2)
             time.sleep(draw.uniform(0.0, 0.2))
+            epoch = stage.ledger.epoch(task.population)
             server.kill()
-            restart(server, task)
+            restart(server, stage, epoch)
             heads.append(task.head)
             assert heads[-1] >= heads[-2] + 2
         eventually(lambda: now_at(task) > heads[-1])
-    assert_consistent(server, task)
+    stage.ledger.assert_consistent(task)
+    assert_sound(stage.ledger)
     updates = [update_of(number) for number in range(3)]
     for number in range(first, task.head):
         np.testing.assert_array_equal(
