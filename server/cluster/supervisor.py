@@ -80,7 +80,8 @@ class Supervisor(Actor):
         self._populations = populations
         self._leases = leases
         self._patience_s = lease_ttl_s + PATIENCE_S
-        self._lateness_s = max(lease_ttl_s, LOOK_S)
+        # One more renewal, and never at the first look.
+        self._lateness_s = max(lease_ttl_s / 3, LOOK_S / 2)
         self._expired: dict[str, tuple[int, float]] = {}
         self._start_coordinator = start_coordinator
         self._start_model_update = start_model_update
