@@ -1,4 +1,4 @@
-"""(c) Saturated check-ins a core, against a bare Flask view on the same granian."""
+"""(c) Saturated check-ins, against a bare Flask view on the same granian."""
 
 import asyncio
 import base64
@@ -13,6 +13,13 @@ from device_plan import wire_pb2 as wire
 
 CONNECTIONS = 64
 REQUESTS = 16_000
+
+#: Pairs of loads; the pair with the median ratio is reported.
+RUNS = 5
+
+#: Threads of both servers: as `nightshift serve` has them, so that many devices may
+#: stall, and so few that they do not hinder one another at the interpreter's lock.
+THREADS = (128, 16)
 
 
 async def _load(port: int, requests: int) -> None:
@@ -39,33 +46,46 @@ async def _load(port: int, requests: int) -> None:
     await asyncio.gather(*(one(number) for number in range(CONNECTIONS)))
 
 
-def _per_core(served: Served) -> float:
-    """Check-ins per CPU second of the server."""
+def _rates(served: Served) -> tuple[float, float]:
+    """Check-ins per CPU second of the server, and per second."""
     asyncio.run(_load(served.port, REQUESTS // 10))
-    before = served.cpu_seconds()
+    before, began = served.cpu_seconds(), time.perf_counter()
     asyncio.run(_load(served.port, REQUESTS))
-    return REQUESTS / (served.cpu_seconds() - before)
+    return (
+        REQUESTS / (served.cpu_seconds() - before),
+        REQUESTS / (time.perf_counter() - began),
+    )
 
 
 def measure(plan_bytes: bytes) -> list[Measurement]:
     """`plan_bytes`: any plan of `plans.POPULATION`."""
-    with nightshift("--holdout-fraction", "0") as ours, granian("bare_view") as bare:
+    return [row for threads in THREADS for row in _compared(plan_bytes, threads)]
+
+
+def _compared(plan_bytes: bytes, threads: int) -> list[Measurement]:
+    options = ("--holdout-fraction", "0", "--threads", str(threads))
+    with nightshift(*options) as ours, granian("bare_view", threads=threads) as bare:
         client = ours.admin()
         task = client.post("tasks?goal_count=1&rounds=1", plan_bytes)["tasks"][0]
         # Nothing is scheduled: every device is told when to come back.
         client.post(f"tasks/{task['task_id']}/cancel")
         time.sleep(1.0)
-        figures = [(_per_core(ours), _per_core(bare)) for _ in range(3)]
-    ratios = sorted(figures, key=lambda pair: pair[0] / pair[1])
-    value, baseline = ratios[1]
-    return [
-        Measurement(
-            what="saturated check-ins",
-            value=value,
-            baseline=baseline,
-            baseline_name="bare Flask view, same granian",
-            unit="per CPU s",
-            target=">= 0.9x",
-            met=value / baseline >= 0.9,
+        figures = [(_rates(ours), _rates(bare)) for _ in range(RUNS)]
+    rows = []
+    for place, unit in enumerate(("per CPU s", "per s")):
+        pairs = sorted(
+            ((own[place], base[place]) for own, base in figures), key=lambda pair: pair[0] / pair[1]
         )
-    ]
+        value, baseline = pairs[RUNS // 2]
+        rows.append(
+            Measurement(
+                what=f"saturated check-ins, {threads} threads",
+                value=value,
+                baseline=baseline,
+                baseline_name="bare Flask view, same granian",
+                unit=unit,
+                target=">= 4x",
+                met=value / baseline >= 4,
+            )
+        )
+    return rows

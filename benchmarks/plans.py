@@ -1,7 +1,7 @@
 """Plans of any size for measuring the server: a mean of updates, and no device graph.
 
 Run as a program, because it needs TensorFlow:
-`python -m benchmarks.plans FILE PARAMETERS GOAL_COUNT`.
+`python -m benchmarks.plans FILE PARAMETERS GOAL_COUNT SELECTION_WINDOW_S`.
 """
 
 import subprocess
@@ -43,10 +43,11 @@ def update_of(parameters: int) -> bytes:
     )
 
 
-def build(path: Path, *, parameters: int, goal_count: int) -> Path:
+def build(path: Path, *, parameters: int, goal_count: int, selection_window_s: float = 0.5) -> Path:
     """Writes a plan with `parameters` float32 weights, in a process of its own."""
+    arguments = (path, parameters, goal_count, selection_window_s)
     subprocess.run(
-        [sys.executable, "-m", "benchmarks.plans", str(path), str(parameters), str(goal_count)],
+        [sys.executable, "-m", "benchmarks.plans", *map(str, arguments)],
         check=True,
         stdin=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -71,7 +72,7 @@ def _graph(
     )
 
 
-def _write(path: Path, parameters: int, goal_count: int) -> None:
+def _write(path: Path, parameters: int, goal_count: int, selection_window_s: float) -> None:
     import tensorflow as tf
 
     state = _specs({"weights": ("float32", [parameters])})
@@ -103,8 +104,8 @@ def _write(path: Path, parameters: int, goal_count: int) -> None:
         over_selection=1.0,
         adaptive_over_selection=False,
         minimum_fraction=1.0,
-        selection_window_s=0.5,
-        selection_timeout_s=120.0,
+        selection_window_s=selection_window_s,
+        selection_timeout_s=selection_window_s + 120.0,
         reporting_window_s=120.0,
     )
     path.write_bytes(
@@ -141,4 +142,4 @@ def _write(path: Path, parameters: int, goal_count: int) -> None:
 
 
 if __name__ == "__main__":
-    _write(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    _write(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]))
