@@ -1,6 +1,7 @@
 """What devices and operators may rely on, whether the server is one process or a cluster."""
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -102,19 +103,24 @@ def test_held_out_devices_evaluate_the_model_beside_training(
     trained: list[Device] = []
     evaluated: list[Device] = []
 
+    def enough() -> bool:
+        return len(trained) >= 4 and len(evaluated) >= 2
+
     def both() -> bool:
         device = deployment.device(population.name, at=len(trained) + len(evaluated))
         reply = device.check_in()
         if reply.status == 404 or not reply.read(wire.CheckInResponse).HasField("waiting"):
             return False
-        told = device.wait_until_told()
+        while (told := device.poll()).HasField("waiting") and not enough():
+            time.sleep(COMING_S)
         if told.HasField("assignment"):
+            device.assignment = told.assignment
             trains = told.assignment.computation == wire.TRAINING
             (trained if trains else evaluated).append(device)
             if not trains:
                 device.update = {"num_examples": np.asarray(21, np.int64)}
             assert device.finish()
-        return len(trained) >= 4 and len(evaluated) >= 2
+        return enough()
 
     crowds = [
         threading.Thread(target=lambda: eventually(both, within=90.0, every=COMING_S))

@@ -107,7 +107,10 @@ def test_a_coordinator_that_is_killed_is_followed_by_another_within_ten_seconds(
 def test_a_selector_that_is_killed_costs_its_own_devices_only_and_comes_back(
     cluster: Cluster, clustered: Deployment
 ) -> None:
-    population = clustered.deploy("four/selector", goal_count=4, minimum_fraction=0.75)
+    # A selector takes part in rounds that are opened after it has come.
+    population = clustered.deploy(
+        "four/selector", goal_count=4, minimum_fraction=0.75, selection_timeout_s=8.0
+    )
     live = population.assemble(4)
     lost = next(device for device in live.devices if device.port != clustered.selectors[0].port)
     others = [device for device in live.devices if device.port != lost.port]
