@@ -34,7 +34,9 @@ class Opening:
             that select at the same time.
         master: The round's master aggregator. It is told `pool_changed(selector_id,
             waiting)` and `on_event(event)`.
-        capacity: Devices the pool holds.
+        capacity: Devices the pool holds: as many as the whole round wants.
+        selectors: How many selectors look for them.
+        pipelined: The task's next round selects while this one reports.
         window_s: Seconds until the selection window ends.
         lifetime_s: Seconds after which the round must be over, whatever is heard of it.
         strata: How the pool is stratified, if it is.
@@ -53,6 +55,8 @@ class Opening:
     capacity: int
     window_s: float
     lifetime_s: float
+    selectors: int = 1
+    pipelined: bool = False
     strata: Strata | None = None
     min_separation_s: float = 0.0
 

@@ -80,14 +80,33 @@ class Desk:
     def steer(self, opened: Sequence[OpenRound]) -> None:
         """Aims pace steering at what the population's open rounds can use.
 
-        A round's period is its selection window and the time it reports; that it
-        may have to wait for devices is left out, because that is what pace
-        steering is to change.
+        A task wants its round's devices once a period: the selection window and the
+        time it reports, or the longer of the two if its rounds are pipelined. That
+        it may have to wait for devices is left out, because that is what pace
+        steering is to change. Several selectors share the demand, and each sees all
+        devices, which check in at any of them.
+
+        Args:
+            opened: The population's rounds, oldest first.
         """
-        capacity = sum(each.opening.capacity for each in opened)
-        period_s = max((each.opening.window_s for each in opened), default=0.0) + self.reporting_s
-        if period_s > 0:
-            self.pace.steer(demand_per_s=capacity / period_s, round_period_s=period_s)
+        newest = {each.opening.task_id: each.opening for each in opened}
+        periods = {
+            task_id: max(opening.window_s, self.reporting_s)
+            if opening.pipelined
+            else opening.window_s + self.reporting_s
+            for task_id, opening in newest.items()
+        }
+        demand_per_s = sum(
+            opening.capacity / opening.selectors / periods[task_id]
+            for task_id, opening in newest.items()
+            if periods[task_id] > 0
+        )
+        if demand_per_s > 0:
+            self.pace.steer(
+                demand_per_s=demand_per_s,
+                round_period_s=max(periods.values()),
+                share=1 / max(opening.selectors for opening in newest.values()),
+            )
 
     def reported_for(self, seconds: float) -> None:
         """A round has ended so long after its configuration."""

@@ -198,6 +198,8 @@ class MasterAggregator(Actor):
                 capacity=effect.target,
                 window_s=max(0.0, effect.closes_at - self.system.now()),
                 lifetime_s=lifetime_s,
+                selectors=max(1, len(self._selectors.refs)),
+                pipelined=self._training and cohort.pipelined,
                 strata=cohort.strata,
                 min_separation_s=cohort.min_separation_s,
             )
