@@ -149,7 +149,7 @@ def main(
     click.echo("faults: " + ", ".join(f"{n} {kind}" for kind, n in found.kinds.most_common()))
     click.echo(f"failing: {len(found.failures)}")
     with _planted(plant):
-        for failing in sorted(found.failures)[:SHOWN]:
+        for failing in sorted(found.failures)[: 1 if first else SHOWN]:
             _show(failing, plant)
     sys.exit(1 if found.failures else 0)
 

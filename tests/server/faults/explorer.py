@@ -21,7 +21,7 @@ from tests.server.faults.web import Web
 from tests.server.faults.world import Violation, World
 
 #: Virtual seconds in which faults strike.
-FAULTY_S = 10.0
+FAULTY_S = 8.0
 
 #: Virtual seconds after the last fault within which every task is to commit again: the
 #: longest freeze, answers that are waited for, the lease, a back-off, two rounds.

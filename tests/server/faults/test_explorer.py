@@ -27,7 +27,7 @@ def test_two_thousand_schedules_of_faults_break_no_promise() -> None:
     assert "2000 schedules from seed 0" in done.stdout
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("plant", "invariant"),
     [
