@@ -13,6 +13,9 @@ from server.storage.clocks import Clock, lease_clock
 from server.storage.database import read, upsert, write
 from server.storage.schema import leases
 
+#: See `Leases.acquire`. Far more than two servers' settings differ by.
+SET_BACK = 100
+
 
 class Fenced(RuntimeError):
     """The lease is no longer held: nothing was written."""
@@ -63,6 +66,9 @@ class Leases:
     def acquire(self, name: str, owner: str, ttl_s: float) -> Lease | None:
         """The lease, if it is free, has expired, or is this owner's already; else None.
 
+        One that would live on for `SET_BACK` times as long as it is asked for was
+        given before the clock was set back, and counts as expired.
+
         Each acquisition fences those before it, the owner's own too: a part
         that is started again in the same process does not share its
         predecessor's right to write.
@@ -83,7 +89,11 @@ class Leases:
                         "epoch": leases.c.epoch + 1,
                         "expires": insert.excluded.expires,
                     },
-                    where=or_(leases.c.expires <= now, leases.c.owner == owner),
+                    where=or_(
+                        leases.c.expires <= now,
+                        leases.c.expires > now + SET_BACK * ttl_s,
+                        leases.c.owner == owner,
+                    ),
                 )
                 .returning(leases.c.epoch)
             )

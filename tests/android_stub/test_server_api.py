@@ -192,7 +192,7 @@ def test_the_content_digest_of_the_check_vector():
     assert content_digest(b"123456789") == "crc32c=:4waSgw==:"
 
 
-def test_a_session_is_continued_where_the_answer_to_the_check_in_says(server, api):
+def test_a_session_is_continued_where_the_answer_to_the_check_in_says(server):
     elsewhere = ServerApi(url="http://127.0.0.1:9", timeouts=Timeouts(connect_s=1.0, read_s=2.0))
     there = elsewhere.at(server.url + "/")
     _check_in(there)

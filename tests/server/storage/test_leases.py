@@ -157,3 +157,13 @@ def test_of_8_racing_processes_one_takes_an_expired_lease_over(url: str) -> None
         8, lambda i: Leases(engine=open_database(url)).acquire("a", f"process {i}", 60)
     )
     assert [lease.epoch for lease in won if lease] == [2]
+
+
+def test_a_lease_from_before_the_clock_was_set_back_keeps_nobody_waiting(
+    leases: Leases, clock: ManualClock, engine: Engine
+) -> None:
+    stale = leases.acquire("a", "first", 10)
+    assert stale
+    clock.now -= 3600
+    assert leases.acquire("a", "second", 10) == Lease("a", "second", 2)
+    assert not is_held(engine, stale)
