@@ -153,6 +153,9 @@ class MasterAggregator(Actor):
                 answer = self._carry_out(pending.pop(0))
                 answers += [] if answer is None else [answer]
             answers += [SessionEnded(each, "lost") for each in self._selectors.take_lost()]
+            if self._round.phase == "selecting" and not self._selectors.refs:
+                # Nobody looks for devices any more. The next round has the selectors of then.
+                answers.append(Cancelled("no selector is left"))
             for answer in answers:
                 pending += self._round.handle(answer, self.system.now())
             if not pending:

@@ -157,8 +157,9 @@ class Interrupted:
                     return record
             return None
 
-        eventually(begun, within=max(0.1, since + within - time.monotonic()))
+        eventually(begun)
         seconds = time.monotonic() - since
+        assert seconds < within, f"{say}: the next round began after {seconds:.2f} s"
         print(f"{say}: the next round began after {seconds:.2f} s")  # noqa: T201
         with assigned(stage) as following:
             assert following.carry_on() == following.devices
