@@ -69,7 +69,7 @@ def granian(app: str, *, threads: int = 128) -> Iterator[Served]:
             *("--workers", "1", "--blocking-threads", str(threads)),
             *("--backlog", "4096", "--backpressure", "65536", "--no-ws", "--no-log"),
         ]
-        with _running(command, Path(directory), port, "/") as served:
+        with running(command, Path(directory), port, "/") as served:
             yield served
 
 
@@ -83,12 +83,20 @@ def nightshift(*options: str) -> Iterator[Served]:
             *(sys.executable, "-m", "nightshift", "serve", "--data-dir", str(data)),
             *("--port", str(port), *options),
         ]
-        with _running(command, data, port, "/readyz") as served:
+        with running(command, data, port, "/readyz") as served:
             yield served
 
 
 @contextmanager
-def _running(command: list[str], directory: Path, port: int, probe: str) -> Iterator[Served]:
+def running(command: list[str], directory: Path, port: int, probe: str) -> Iterator[Served]:
+    """A server until the end of the with statement, or until it is killed; on its own data.
+
+    Args:
+        command: Starts it.
+        directory: Its data.
+        port: On loopback.
+        probe: Answered once it is there.
+    """
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
