@@ -18,7 +18,10 @@ from benchmarks import checkins, flower, plans, rounds, sum_kernel, uploads
 from benchmarks.measurement import Measurement, table
 
 #: Commands with arguments of their own: they answer a question instead of measuring.
-APART = ("accuracy", "cluster", "layers", "random-models", "training-steps")
+APART = (
+    *("accuracy", "cluster", "failover", "layers", "load"),
+    *("random-models", "selectors", "training-steps"),
+)
 
 
 def main() -> None:

@@ -6,13 +6,16 @@ import hashlib
 import time
 
 from benchmarks import plans
-from benchmarks.http_client import Connection
 from benchmarks.measurement import Measurement
+from benchmarks.open_loop import OpenLoop
 from benchmarks.processes import Served, granian, nightshift
 from device_plan import wire_pb2 as wire
 
 CONNECTIONS = 64
 REQUESTS = 16_000
+
+#: Seconds within which they must be answered.
+TIMEOUT_S = 120.0
 
 #: Pairs of loads; the pair with the median ratio is reported.
 RUNS = 5
@@ -22,35 +25,45 @@ RUNS = 5
 THREADS = (128, 16)
 
 
-async def _load(port: int, requests: int) -> None:
-    async def one(number: int) -> None:
-        connection = Connection("127.0.0.1", port)
+def _requests(count: int) -> list[bytes]:
+    """Of 64 devices, whose check-ins are all different."""
+    requests = []
+    for attempt in range(count):
+        number = attempt % CONNECTIONS
         key = base64.urlsafe_b64encode(hashlib.sha256(bytes([number])).digest()).decode()
-        headers = (
+        body = wire.CheckInRequest(
+            protocol_version=1,
+            check_in_id=f"benchmark-{number:04}-{attempt:06}",
+            runtime=plans.RUNTIME,
+        ).SerializeToString()
+        head = (
+            f"POST /v1/populations/{plans.POPULATION}/checkins HTTP/1.1\r\nHost: bench\r\n"
             "Content-Type: application/x-protobuf\r\nAccept: application/x-protobuf\r\n"
-            f"Authorization: Bearer {key.rstrip('=')}\r\n"
+            f"Authorization: Bearer {key.rstrip('=')}\r\nContent-Length: {len(body)}\r\n\r\n"
         )
-        for attempt in range(requests // CONNECTIONS):
-            body = wire.CheckInRequest(
-                protocol_version=1,
-                check_in_id=f"benchmark-{number:04}-{attempt:06}",
-                runtime="tflite-runtime 2.14.0",
-            ).SerializeToString()
-            reply = await connection.request(
-                "POST", f"/v1/populations/{plans.POPULATION}/checkins", headers=headers, body=body
-            )
-            if reply.status != 200:
-                raise RuntimeError(f"a check-in was answered {reply.status}: {reply.body!r}")
-        connection.close()
+        requests.append(head.encode() + body)
+    return requests
 
-    await asyncio.gather(*(one(number) for number in range(CONNECTIONS)))
+
+async def _load(port: int, requests: list[bytes]) -> None:
+    """Each connection sends its next request when it has the answer to the last."""
+    load = OpenLoop(port, CONNECTIONS)
+    await load.connect()
+    now = asyncio.get_running_loop().time()
+    for request in requests:
+        load.send(now, request, lambda _status, _body: None)
+    await load.drained(TIMEOUT_S)
+    load.close()
+    if any(load.observed.errors.values()):
+        raise RuntimeError(f"check-ins were not answered: {load.observed.errors}")
 
 
 def _rates(served: Served) -> tuple[float, float]:
     """Check-ins per CPU second of the server, and per second."""
-    asyncio.run(_load(served.port, REQUESTS // 10))
+    requests = _requests(REQUESTS)
+    asyncio.run(_load(served.port, requests[: REQUESTS // 10]))
     before, began = served.cpu_seconds(), time.perf_counter()
-    asyncio.run(_load(served.port, REQUESTS))
+    asyncio.run(_load(served.port, requests))
     return (
         REQUESTS / (served.cpu_seconds() - before),
         REQUESTS / (time.perf_counter() - began),
