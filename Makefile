@@ -27,6 +27,8 @@ lint: .venv/ready
 
 bench: .venv/ready
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks load
+	$(BIN)/python -m benchmarks selectors
 	$(BIN)/python -m benchmarks training-steps
 
 # For a change of dependencies only; needs uv (https://docs.astral.sh/uv/).
