@@ -42,13 +42,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def stage(server: Server, mean_plan: Path) -> Stage:
     task = server.deploy(plan_for("killed/mean", base=mean_plan, **COHORT))
     ledger = Ledger(f"sqlite:///{server.data / 'nightshift.db'}")
-    return Stage(
+    stage = Stage(
         task=task,
         servers=[server],
         ledger=ledger,
         blobs=server.data / "blobs",
         model_update=lambda: eventually(server.model_update),
     )
+    eventually(stage.released)
+    return stage
 
 
 def files(server: Server) -> set[Path]:
