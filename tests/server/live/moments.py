@@ -18,6 +18,7 @@ import numpy as np
 import psutil
 
 from device_plan import wire_pb2 as wire
+from tests.server.live.clustered import OneSelector
 from tests.server.live.device import CHUNK, Device
 from tests.server.live.ledger import Ledger
 from tests.server.live.mean_plan import moved, update_of
@@ -40,7 +41,7 @@ class Stage:
     """
 
     task: DeployedTask
-    servers: Sequence[Server]
+    servers: Sequence[Server | OneSelector]
     ledger: Ledger
     blobs: Path
     model_update: Callable[[], psutil.Process]

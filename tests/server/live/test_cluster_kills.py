@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -26,7 +27,7 @@ from tests.server.live.waiting import eventually
 POPULATION = "cluster-kills/mean"
 
 #: Four devices, two at each selector; a selector's two are enough.
-COHORT: Mapping[str, float] = {"goal_count": 4, "over_selection": 1.0, "minimum_fraction": 0.5}
+COHORT: Mapping[str, Any] = {"goal_count": 4, "over_selection": 1.0, "minimum_fraction": 0.5}
 
 #: Seconds that something stands still; the leases of these clusters live 2.
 STILL_S = 4.0
