@@ -61,13 +61,13 @@ def _relu6(x: Any) -> Any:
 def dense() -> Iterator[LayerCase]:
     yield LayerCase(name="Dense", network=stack(lambda k: [k.Dense(5)]))
     yield LayerCase(name="Dense, no bias", network=stack(lambda k: [k.Dense(5, use_bias=False)]))
-    for activation in ("relu", "relu6"):
+    for activation in ("relu", "relu6", "softplus"):
         yield LayerCase(
             name=f"Dense, no bias, {activation}",
             network=stack(
                 lambda k, activation=activation: [
                     k.Dense(5, use_bias=False),
-                    k.ReLU(6.0 if activation == "relu6" else None),
+                    k.Activation(activation),
                 ]
             ),
         )

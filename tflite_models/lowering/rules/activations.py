@@ -82,7 +82,7 @@ def selu_gradient(dy: Value, y: Value) -> Value:
 @rule("Softplus")
 def softplus(x: Value) -> Value:
     """log(1 + exp(x)) = max(x, 0) + log(1 + exp(-|x|)), which does not overflow."""
-    return tf.nn.relu(x) + tf.math.log(1.0 + tf.exp(-tf.abs(x)))
+    return relu(x) + tf.math.log(1.0 + tf.exp(-tf.abs(x)))
 
 
 @rule("SoftplusGrad")
