@@ -22,7 +22,9 @@ def executed(graph: bytes, signature: str = "step", **shapes: tuple[int, ...]) -
     file = TfliteFile.from_bytes(graph)
     defined = file.signatures[signature]
     inputs = {defined.inputs[name]: shape for name, shape in shapes.items()}
-    return execute(file, defined.subgraph, inputs, open_side=next(iter(shapes.values()))[0])
+    # Scalars come first where they are all that is not open.
+    batch = next(shape[0] for shape in shapes.values() if shape)
+    return execute(file, defined.subgraph, inputs, open_side=batch)
 
 
 def assert_the_runtime_agrees(

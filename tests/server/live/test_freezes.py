@@ -104,7 +104,7 @@ def test_a_server_that_was_frozen_goes_on_where_it_was(
     assert_carried_on(live, time.monotonic(), f"worker frozen while {moment}")
 
 
-@moments("uploading", "committing")
+@moments("uploading")
 def test_a_server_frozen_until_another_had_its_lease_cannot_commit(
     server: Server, stage: Stage, moment: str
 ) -> None:
