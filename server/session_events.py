@@ -5,6 +5,7 @@ from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 
 from device_plan.wire_pb2 import SessionEvents
+from server.storage.session_shapes import SessionShapes
 
 #: Sessions remembered so that a repeated report is not counted again.
 REMEMBERED = 100_000
@@ -47,3 +48,8 @@ class SessionEventLog:
         with self._lock:
             tallies, self._tallies = self._tallies, {}
             return tallies
+
+    def flush(self, shapes: SessionShapes) -> None:
+        """Stores the counts since the last call."""
+        for population, tally in self.take().items():
+            shapes.add_shapes(population, tally.shapes, tally.bytes_up, tally.bytes_down)

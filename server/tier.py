@@ -171,10 +171,7 @@ class EmbeddedTier:
 
     def flush_events(self) -> None:
         """Stores the session shapes counted since the last call."""
-        for population, tally in self.events.take().items():
-            self.registry.session_shapes.add_shapes(
-                population, tally.shapes, tally.bytes_up, tally.bytes_down
-            )
+        self.events.flush(self.registry.session_shapes)
 
 
 class Housekeeper(Actor):

@@ -158,10 +158,7 @@ class ClusterTier:
 
     def flush_events(self) -> None:
         """Stores the session shapes counted since the last call."""
-        for population, tally in self.events.take().items():
-            self.registry.session_shapes.add_shapes(
-                population, tally.shapes, tally.bytes_up, tally.bytes_down
-            )
+        self.events.flush(self.registry.session_shapes)
 
     def _content(self, population: str, sha256: str) -> bytes:
         return get_content(self.blobs_of(population), sha256)
