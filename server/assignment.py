@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from device_plan.cohort import Strata
 from device_plan.wire_pb2 import Computation, Reason
@@ -113,8 +114,7 @@ class Assignment:
     seconds_left: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Answer(NamedTuple):
     """What a device that checked in or polled is told.
 
     Exactly one of `assignment` (selected), `poll_after_s` (waiting) and `reason`

@@ -11,6 +11,7 @@ from device_plan import runtimes
 from device_plan.wire_pb2 import RUNTIME_NOT_SUPPORTED, Computation
 from server.assignment import Answer, Variants
 from server.open_round import OpenRound
+from server.protocol.holdout import Holdout
 from server.protocol.pace_steering import PacePolicy, PaceSteering
 from server.protocol.quota import Quota
 from server.upload import UploadMemory
@@ -60,6 +61,7 @@ class Desk:
 
     def __init__(self, *, settings: PopulationSettings, quota: Quota, memory: UploadMemory) -> None:
         self.settings = settings
+        self.holdout = Holdout(settings.holdout_salt, settings.holdout_fraction)
         self.quota = quota
         self.pace = PaceSteering(policy=settings.pace)
         self.memory = UploadMemory(limit=settings.max_upload_bytes, within=memory)
@@ -73,6 +75,7 @@ class Desk:
         """The population's tasks or limits have changed."""
         rests = settings.resting and not self.settings.resting
         self.settings = settings
+        self.holdout = Holdout(settings.holdout_salt, settings.holdout_fraction)
         self.memory.limit = settings.max_upload_bytes
         if rests:
             self.pace.steer(demand_per_s=0.0, round_period_s=1.0)

@@ -310,8 +310,9 @@ class InlineCell(Cell):
         self._runner = threading.get_ident()
         try:
             # What was sent before this ask is handled before it.
-            for _ in range(len(self._mailbox)):
-                self._perform(self._mailbox.popleft())
+            if self._mailbox:
+                for _ in range(len(self._mailbox)):
+                    self._perform(self._mailbox.popleft())
             if self._killed and not self.ended:
                 self._end(None)
             if self.ended:
@@ -341,7 +342,8 @@ class InlineCell(Cell):
     def _release(self) -> None:
         self._runner = None
         self._lock.release()
-        self._run_mailbox()
+        if self._mailbox:
+            self._run_mailbox()
 
     def _run_mailbox(self) -> None:
         # Whoever holds the lock looks again after releasing it, so a message

@@ -41,7 +41,6 @@ from server.chunks import Chunk, begin_chunk, end_chunk
 from server.desk import Desk, variant_for
 from server.downloads import Downloads
 from server.open_round import OpenRound
-from server.protocol.holdout import is_held_out
 from server.protocol.pace_steering import Windows
 from server.protocol.round_messages import SessionEnded, UpdateAccepted
 from server.refusal import Refusal
@@ -265,7 +264,7 @@ class Selector(SelectorRounds):
         settings, now = desk.settings, self.system.now()
         if self._drain_retry_s is not None:
             return self._come_back(desk, DRAINING)
-        held_out = is_held_out(device_id, settings.holdout_salt, settings.holdout_fraction)
+        held_out = desk.holdout.holds(device_id)
         computation = EVALUATION if held_out else TRAINING
         if not desk.supports(computation, runtime):
             return desk.unsupported_answer(runtime)

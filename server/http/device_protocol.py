@@ -111,6 +111,14 @@ class DeviceProtocol:
         population: str | None = None
         session_id = ""
         try:
+            if path.endswith("/checkins") and path.startswith("/v1/populations/"):
+                if environ["REQUEST_METHOD"] != "POST":
+                    return self._others(environ, start_response)
+                population = path[16:-9]
+                if not population.isascii():
+                    # WSGI gives the path's bytes as latin-1 (PEP 3333).
+                    population = population.encode("latin-1").decode("utf-8", "replace")
+                return self._check_in(environ, start_response, population)
             if path.startswith("/v1/sessions/"):
                 session_id, _, step = path[13:].partition("/")
                 act = self._session_routes.get((environ["REQUEST_METHOD"], step))
@@ -124,13 +132,7 @@ class DeviceProtocol:
                 and environ["REQUEST_METHOD"] in ("GET", "HEAD")
             ):
                 return self._blobs(environ, start_response, path.removeprefix(PREFIX))
-            elif environ["REQUEST_METHOD"] != "POST":
-                return self._others(environ, start_response)
-            elif path.startswith("/v1/populations/") and path.endswith("/checkins"):
-                # WSGI gives the path's bytes as latin-1 (PEP 3333).
-                population = path[16:-9].encode("latin-1").decode("utf-8", "replace")
-                return self._check_in(environ, start_response, population)
-            elif path == "/v1/events":
+            elif path == "/v1/events" and environ["REQUEST_METHOD"] == "POST":
                 message = self._session_events(environ)
             else:
                 return self._others(environ, start_response)
@@ -182,7 +184,7 @@ class DeviceProtocol:
         self, environ: Environ, start_response: Callable[..., Any], population: str
     ) -> Iterable[bytes]:
         message = read_check_in(environ)
-        told: Answer = self._selector.ask(
+        told: Answer = self._selector.ref.ask(
             "check_in",
             population,
             device_id(environ, population),

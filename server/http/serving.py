@@ -139,7 +139,7 @@ def worker_application() -> object:
     configuration = ServerConfiguration.from_environment()
     close_idle_connections(port=configuration.port, after_s=configuration.idle_timeout_s)
     application = create(configuration, closing)
-    return application.flask
+    return application.flask.wsgi_app
 
 
 def _die_with_parent() -> None:
