@@ -84,7 +84,6 @@ class EmbeddedTier:
             blobs=self.blobs_of,
             updater=PlanUpdates(blobs=self.blobs_of, updater=self.updater),
             rng=random.Random(secrets.randbits(64)),
-            telemetry=self.telemetry,
         )
         self._serving = threading.Lock()
 

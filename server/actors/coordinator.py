@@ -31,6 +31,7 @@ from server.storage.blobs import BlobDamaged, BlobNotFound, get_content
 from server.storage.errors import NotFound
 from server.storage.leases import Fenced, Lease
 from server.storage.tasks import Task
+from server.telemetry import lease_events
 
 _log = logging.getLogger(__name__)
 
@@ -106,7 +107,7 @@ class Coordinator(Actor):
         if self._lease is not None:
             lease, self._lease = self._lease, None
             self._services.registry.leases.release(lease)
-            self._services.telemetry.leases.released(self._population, lease.epoch)
+            lease_events.released(self._population, lease.epoch)
 
     @property
     def _lease_name(self) -> str:
@@ -119,15 +120,13 @@ class Coordinator(Actor):
         for selector in self._services.selectors.members().values():
             selector.tell("end_stale", self._population, lease.epoch)
         left_open = self._services.registry.rounds.abandon_unfinished(lease, self._population)
-        self._services.telemetry.leases.acquired(
-            self._population, lease.epoch, unfinished=len(left_open)
-        )
+        lease_events.acquired(self._population, lease.epoch, unfinished=len(left_open))
         self._decisions = self._fresh_decisions()
         self.tasks_changed()
 
     def _step_down(self, why: str) -> None:
         if self._lease is not None:
-            self._services.telemetry.leases.lost(self._population, self._lease.epoch, why)
+            lease_events.lost(self._population, self._lease.epoch, why)
         self._lease = None
         for running in self._running.values():
             running.master.tell("cancel", "the lease was lost")

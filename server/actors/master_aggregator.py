@@ -59,7 +59,7 @@ from server.protocol.round_messages import ClosingReason
 from server.storage.blobs import content_key, get_content, put_content
 from server.storage.leases import Fenced
 from server.storage.models import Model
-from server.telemetry.rounds import RoundEnd, RoundTelemetry
+from server.telemetry import round_events
 
 #: How a round ends.
 Outcome = Literal["committed", "abandoned"]
@@ -210,7 +210,7 @@ class MasterAggregator(Actor):
         for selector in self._selectors.refs:
             self.system.watch(self.ref, selector)
         self.system.schedule(lifetime_s, self.ref, "on_overdue")
-        self._telemetry.opened(
+        round_events.opened(
             population=brief.task.population,
             task_id=brief.task.task_id,
             round_id=brief.round_id,
@@ -264,7 +264,7 @@ class MasterAggregator(Actor):
             window_s=max(0.0, deadline_at - self.system.now()),
         )
         self._selectors.configure(sessions, work)
-        self._telemetry.configured(
+        round_events.configured(
             round_id=self._brief.round_id, selected=len(sessions), seconds=self._age_s
         )
         self._coordinator.tell("round_reporting", self._brief.task.task_id, self._brief.round_id)
@@ -273,7 +273,7 @@ class MasterAggregator(Actor):
         told = GOAL_REACHED if reason == "goal_reached" else ROUND_OVER
         self._sum = merged(self._selectors.close(told))
         accepted = 0 if self._sum is None else self._sum.accumulator.count
-        self._telemetry.closed(
+        round_events.closed(
             round_id=self._brief.round_id,
             reason=reason,
             accepted=accepted,
@@ -285,7 +285,7 @@ class MasterAggregator(Actor):
         assert self._sum is not None
         assert self._base is not None
         state = get_content(self._blobs, self._base.state_sha256) if self._training else None
-        began, failure = self.system.now(), ""
+        began = self.system.now()
         try:
             self._result = self._services.updater.apply(
                 self._brief.task.population,
@@ -295,14 +295,13 @@ class MasterAggregator(Actor):
                 self._sum.accumulator.tensors(),
             )
         except UpdateFailed as error:
-            failure = str(error)
-        self._telemetry.updated(
-            round_id=self._brief.round_id,
-            computation=self._brief.task.computation,
-            seconds=self.system.now() - began,
-            failure=failure,
-        )
-        return RoundUpdateFailed(failure) if failure else UpdateApplied()
+            round_events.update_failed(
+                round_id=self._brief.round_id,
+                failure=str(error),
+                seconds=self.system.now() - began,
+            )
+            return RoundUpdateFailed(str(error))
+        return UpdateApplied()
 
     def _commit(self) -> Event:
         assert self._result is not None
@@ -353,26 +352,19 @@ class MasterAggregator(Actor):
 
     def _end(self, outcome: Outcome, reason: str = "", detail: str = "") -> None:
         task = self._brief.task
-        self._telemetry.ended(
-            RoundEnd(
-                population=task.population,
-                task_id=task.task_id,
-                computation=task.computation,
-                round_id=self._brief.round_id,
-                number=self._brief.number,
-                outcome=outcome,
-                seconds=self._age_s,
-                reason=reason,
-                detail=detail,
-                statistics=self._round.statistics,
-            )
+        round_events.ended(
+            outcome,
+            population=task.population,
+            task_id=task.task_id,
+            round_id=self._brief.round_id,
+            number=self._brief.number,
+            seconds=self._age_s,
+            statistics=self._round.statistics,
+            reason=reason,
+            detail=detail,
         )
         self._coordinator.tell("round_ended", task.task_id, self._brief.round_id)
         self.system.stop(self.ref)
-
-    @property
-    def _telemetry(self) -> RoundTelemetry:
-        return self._services.telemetry.rounds
 
     @property
     def _age_s(self) -> float:

@@ -3,7 +3,7 @@
 import random
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -13,7 +13,6 @@ from server.actors.selectors import SelectorDirectory
 from server.model_update.updater import UpdateResult
 from server.storage.blobs import BlobStore
 from server.storage.registry import Registry
-from server.telemetry.telemetry import Telemetry
 
 
 class RoundUpdater(Protocol):
@@ -42,7 +41,6 @@ class Services:
     blobs: Where a population's states and checkpoints go.
     updater: Computes model updates.
     rng: The source of chance.
-    telemetry: Where rounds and leases are counted and logged.
     clock: Seconds since the epoch, by which participations are dated.
     """
 
@@ -51,5 +49,4 @@ class Services:
     blobs: Callable[[str], BlobStore]
     updater: RoundUpdater
     rng: random.Random
-    telemetry: Telemetry = field(default_factory=Telemetry)
     clock: Callable[[], float] = time.time

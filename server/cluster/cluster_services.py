@@ -57,7 +57,6 @@ def services_of(system: RaySystem, configuration: ServerConfiguration) -> Cluste
         registry=Registry(engine=open_database(configuration.database_url)),
         blobs=partial(PopulationBlobs, store),
         updater=RemoteUpdater(system.find),
-        telemetry=system.telemetry,
         rng=random.Random(secrets.randbits(64)),
         system=system,
         configuration=configuration,

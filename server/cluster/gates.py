@@ -24,7 +24,6 @@ import ray
 
 from server.actors.cells import ASK_TIMEOUT_S, ActorDied, AskTimeout, Ref
 from server.cluster.parcels import Parcel, pack, pack_failure, unpack
-from server.telemetry.telemetry import Telemetry
 
 #: Seconds that a process stays after its actor has ended, for those who ask why.
 LINGER_S = 1.0
@@ -230,8 +229,6 @@ class _Heard:
 
 class _Nowhere:
     """Addresses for parcels without references."""
-
-    telemetry = Telemetry()
 
     def gate_of(self, ref: Ref) -> Any:
         raise TypeError(f"{ref!r} has no address")

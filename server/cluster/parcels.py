@@ -3,8 +3,7 @@
 A reference to an actor of this process is only good here. In a parcel it is the
 gate of its process, which is a Ray actor, and its name there; who unpacks the
 parcel makes it a reference again: the actor itself if it lives in that process,
-else a `RemoteRef`. Likewise the actor system and the telemetry of one process become
-those of the other.
+else a `RemoteRef`. Likewise the actor system of one process becomes that of the other.
 
 Arrays travel beside the pickle, so that Ray keeps them in shared memory, and are
 copied out of it when they are unpacked, because receivers may change them.
@@ -22,7 +21,6 @@ from ray import cloudpickle
 from ray.actor import ActorHandle
 
 from server.actors.cells import ActorDied, Ref
-from server.telemetry.telemetry import Telemetry
 
 #: Bytes from which on a buffer travels beside the pickle.
 APART_BYTES = 64 << 10
@@ -49,13 +47,7 @@ class Parcel:
 
 
 class Addresses(Protocol):
-    """Knows which process an actor lives in, and which actors live here.
-
-    Attributes:
-        telemetry: The counters of this process.
-    """
-
-    telemetry: Telemetry
+    """Knows which process an actor lives in, and which actors live here."""
 
     def gate_of(self, ref: Ref) -> ActorHandle:
         """The gate of the actor's process."""
@@ -130,8 +122,6 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc, name-defined]
             return ("died", 0, thing.name)
         if thing is self._addresses:
             return ("here", 0, "")
-        if isinstance(thing, Telemetry):
-            return ("telemetry", 0, "")
         return None
 
 
@@ -148,6 +138,4 @@ class _Unpickler(pickle.Unpickler):
             return ActorDied(name)
         if kind == "here":
             return self._addresses
-        if kind == "telemetry":
-            return self._addresses.telemetry
         return self._addresses.ref_at(self._gates[number], name)

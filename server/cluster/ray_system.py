@@ -31,7 +31,6 @@ from server.actors.runtime import Actor, ActorSystem, Dispatch, SystemDown
 from server.cluster.gates import Host, Mailbox
 from server.cluster.parcels import Parcel, pack, pack_failure, unpack, value_of
 from server.cluster.remote_ref import GONE, RemoteRef, gate_id
-from server.telemetry.telemetry import Telemetry
 
 _log = logging.getLogger(__name__)
 
@@ -82,7 +81,6 @@ class RaySystem(ActorSystem):
     ) -> None:
         super().__init__()
         self.namespace = namespace
-        self.telemetry = Telemetry()
         self._apart = apart
         self._on_cut_off = on_cut_off
         self._hosts: dict[str, ActorHandle] = {}

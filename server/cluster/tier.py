@@ -32,6 +32,7 @@ from server.served_population import settings_of
 from server.session_events import SessionEventLog
 from server.storage.blobs import BlobStore, get_content
 from server.telemetry.logs import event_log
+from server.telemetry.telemetry import Telemetry
 from server.upload import UploadMemory
 
 _log = event_log("server.cluster.tier")
@@ -83,7 +84,7 @@ class ClusterTier:
         self.registry = self._services.registry
         self.blobs = self._services.store
         self.updater = self._services.remote_updater
-        self.telemetry = self.system.telemetry
+        self.telemetry = Telemetry()
         #: The populations that are served here, whoever coordinates them.
         self.coordinators: list[str] = []
         self.deployment = Deployment(

@@ -34,6 +34,7 @@ from server.http.operation_routes import operation_routes
 from server.http.problem import failure_message
 from server.refusal import Refusal
 from server.served_population import pace_policy
+from server.telemetry.rounds import RoundMetrics
 from server.telemetry.telemetry import SelectorState
 from server.tier import COORDINATOR, EmbeddedTier
 
@@ -111,6 +112,7 @@ class Application:
                 ),
             ],
             telemetry=self._telemetry,
+            rounds=Probe("rounds", RoundMetrics(tier.registry, self._telemetry.metrics).read),
         )
 
     def _accepts(self) -> str:

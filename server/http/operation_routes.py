@@ -9,14 +9,15 @@ from server.telemetry.telemetry import CONTENT_TYPE, Telemetry
 
 
 def operation_routes(
-    *, live: Sequence[Probe], ready: Sequence[Probe], telemetry: Telemetry
+    *, live: Sequence[Probe], ready: Sequence[Probe], telemetry: Telemetry, rounds: Probe
 ) -> Blueprint:
     """The routes.
 
     Args:
         live: What must be well for the process not to be restarted.
         ready: What must be well for devices to be sent here.
-        telemetry: What /metrics shows.
+        telemetry: What /metrics shows,
+        rounds: after this has counted rounds anew.
     """
     routes = Blueprint("operation", __name__)
 
@@ -32,6 +33,7 @@ def operation_routes(
 
     @routes.get("/metrics")
     def metrics() -> Response:
+        rounds.result()
         return Response(telemetry.exposition(), content_type=CONTENT_TYPE)
 
     return routes

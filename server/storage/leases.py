@@ -5,13 +5,25 @@ on when it wakes. Therefore each acquisition gets a higher epoch, and every
 write that needs the lease calls `check_fence` inside its own transaction.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, Engine, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, bindparam, or_, select, update
 
 from server.storage.clocks import Clock, lease_clock
 from server.storage.database import read, upsert, write
 from server.storage.schema import leases
+
+# On PostgreSQL a takeover waits for this row lock; on SQLite for the write lock.
+_HELD = (
+    select(leases.c.epoch)
+    .where(
+        leases.c.name == bindparam("name"),
+        leases.c.owner == bindparam("owner"),
+        leases.c.epoch == bindparam("epoch"),
+    )
+    .with_for_update(read=True)
+)
 
 #: See `Leases.acquire`. Far more than two servers' settings differ by.
 SET_BACK = 100
@@ -118,15 +130,18 @@ class Leases:
 
     def holder(self, name: str) -> LeaseState | None:
         """The lease's last acquisition; None if there was none."""
+        return self._states(leases.c.name == name).get(name)
+
+    def holders(self, prefix: str) -> Mapping[str, LeaseState]:
+        """Likewise of all leases whose names begin so, in one query."""
+        return self._states(leases.c.name.startswith(prefix, autoescape=True))
+
+    def _states(self, which: ColumnElement[bool]) -> Mapping[str, LeaseState]:
+        expired = (leases.c.expires <= self._clock()).label("expired")
+        query = select(leases.c.name, leases.c.owner, leases.c.epoch, expired).where(which)
         with read(self._engine) as connection:
-            row = connection.execute(
-                select(
-                    leases.c.owner,
-                    leases.c.epoch,
-                    (leases.c.expires <= self._clock()).label("expired"),
-                ).where(leases.c.name == name)
-            ).one_or_none()
-        return None if row is None else LeaseState(row.owner, row.epoch, bool(row.expired))
+            rows = connection.execute(query).all()
+        return {row.name: LeaseState(row.owner, row.epoch, bool(row.expired)) for row in rows}
 
 
 def check_fence(connection: Connection, lease: Lease) -> None:
@@ -135,8 +150,7 @@ def check_fence(connection: Connection, lease: Lease) -> None:
     Raises:
         Fenced: another owner, or a later acquisition, has the lease.
     """
-    # On PostgreSQL a takeover waits for this row lock; on SQLite for the write lock.
-    held = connection.scalar(select(leases.c.epoch).where(*_is(lease)).with_for_update(read=True))
+    held = connection.scalar(_HELD, vars(lease))
     if held is None:
         raise Fenced(f"{lease.owner} lost the lease {lease.name!r} of epoch {lease.epoch}")
 

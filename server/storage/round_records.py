@@ -4,15 +4,33 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, bindparam, select
 
 from server.storage.database import read
 from server.storage.errors import UnknownRound
+from server.storage.finished_rounds import FinishedRounds
 from server.storage.schema import round_events, rounds
 
 Outcome = Literal["open", "committed", "abandoned"]
 
 _COLUMNS = [column for column in rounds.c if column.name != "sequence"]
+
+# Made once: making one takes as long as having SQLite carry it out.
+_ONE = select(*_COLUMNS).where(rounds.c.round_id == bindparam("round_id"))
+_OF_A_TASK = (
+    select(*_COLUMNS).where(rounds.c.task_id == bindparam("task_id")).order_by(rounds.c.sequence)
+)
+_LAST_COMMITTED = (
+    select(*_COLUMNS)
+    .where(rounds.c.task_id == bindparam("task_id"), rounds.c.outcome == "committed")
+    .order_by(rounds.c.base_model_round.desc(), rounds.c.sequence.desc())
+    .limit(1)
+)
+_HISTORY = (
+    select(*[column for column in round_events.c if column.name != "sequence"])
+    .where(round_events.c.round_id == bindparam("round_id"))
+    .order_by(round_events.c.sequence)
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,9 +85,7 @@ class RoundRecords:
     def get(self, round_id: str) -> RoundRecord:
         """Raises UnknownRound."""
         with read(self._engine) as connection:
-            row = connection.execute(
-                select(*_COLUMNS).where(rounds.c.round_id == round_id)
-            ).one_or_none()
+            row = connection.execute(_ONE, {"round_id": round_id}).one_or_none()
         if row is None:
             raise UnknownRound(f"there is no round {round_id!r}")
         return RoundRecord(**row._mapping)
@@ -77,29 +93,21 @@ class RoundRecords:
     def list(self, task_id: str) -> Sequence[RoundRecord]:
         """The task's rounds, in the order in which they were opened."""
         with read(self._engine) as connection:
-            rows = connection.execute(
-                select(*_COLUMNS).where(rounds.c.task_id == task_id).order_by(rounds.c.sequence)
-            ).all()
+            rows = connection.execute(_OF_A_TASK, {"task_id": task_id}).all()
         return [RoundRecord(**row._mapping) for row in rows]
 
     def last_committed(self, task_id: str) -> RoundRecord | None:
         """The task's committed round with the newest base model, if any."""
         with read(self._engine) as connection:
-            row = connection.execute(
-                select(*_COLUMNS)
-                .where(rounds.c.task_id == task_id, rounds.c.outcome == "committed")
-                .order_by(rounds.c.base_model_round.desc(), rounds.c.sequence.desc())
-                .limit(1)
-            ).one_or_none()
+            row = connection.execute(_LAST_COMMITTED, {"task_id": task_id}).one_or_none()
         return None if row is None else RoundRecord(**row._mapping)
+
+    def finished(self) -> FinishedRounds:
+        """A watch over the rounds that end from now on."""
+        return FinishedRounds(engine=self._engine)
 
     def history(self, round_id: str) -> Sequence[RoundEvent]:
         """Everything that happened to the round, in order; empty if there is none."""
-        columns = [column for column in round_events.c if column.name != "sequence"]
         with read(self._engine) as connection:
-            rows = connection.execute(
-                select(*columns)
-                .where(round_events.c.round_id == round_id)
-                .order_by(round_events.c.sequence)
-            ).all()
+            rows = connection.execute(_HISTORY, {"round_id": round_id}).all()
         return [RoundEvent(**row._mapping) for row in rows]

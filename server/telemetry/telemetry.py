@@ -10,7 +10,6 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
     generate_latest,
-    start_http_server,
 )
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -18,8 +17,6 @@ from prometheus_client.registry import Collector
 
 from server.telemetry.check_ins import CheckInCounts
 from server.telemetry.failures import FailureTelemetry
-from server.telemetry.leases import LeaseTelemetry
-from server.telemetry.rounds import RoundTelemetry
 from server.telemetry.traffic import TrafficCounts
 
 #: Of what `Telemetry.exposition` returns.
@@ -56,38 +53,21 @@ class Telemetry:
     """
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry()
+        #: For more metrics that are to be shown.
+        self.metrics = CollectorRegistry()
         self.check_ins = CheckInCounts()
         self.traffic = TrafficCounts()
-        self.leases = LeaseTelemetry()
-        self.rounds = RoundTelemetry(self._registry)
-        self.failures = FailureTelemetry(self._registry)
+        self.failures = FailureTelemetry(self.metrics)
         #: Asked at each scrape; set by who has a selector.
         self.selector_state: Callable[[], SelectorState] = SelectorState
-        self._registry.register(_HotCounts(self))
-        ProcessCollector(registry=self._registry)
-        PlatformCollector(registry=self._registry)
-        GCCollector(registry=self._registry)
+        self.metrics.register(_HotCounts(self))
+        ProcessCollector(registry=self.metrics)
+        PlatformCollector(registry=self.metrics)
+        GCCollector(registry=self.metrics)
 
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format."""
-        return generate_latest(self._registry)
-
-    def serve(self, host: str, port: int) -> int:
-        """Shows them to Prometheus from a thread, for a process that serves nothing else.
-
-        Args:
-            host: Address to listen on.
-            port: Likewise; 0 for any that is free.
-
-        Returns:
-            The port.
-
-        Raises:
-            OSError: it cannot be listened on.
-        """
-        server, _ = start_http_server(port, addr=host, registry=self._registry)
-        return int(server.server_port)
+        return generate_latest(self.metrics)
 
 
 class _HotCounts(Collector):
@@ -101,7 +81,6 @@ class _HotCounts(Collector):
     def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
         yield from self._counts()
         yield from self._state()
-        yield from self._leases()
 
     def _counts(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
         check_ins = CounterMetricFamily(
@@ -159,19 +138,3 @@ class _HotCounts(Collector):
             "1 while the process accepts no more check-ins because it ends.",
             value=float(state.draining),
         )
-
-    def _leases(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
-        epochs = GaugeMetricFamily(
-            "nightshift_lease_epoch",
-            "The newest epoch of the population's lease that was held here.",
-            labels=["population"],
-        )
-        held = GaugeMetricFamily(
-            "nightshift_lease_held",
-            "1 while the population is coordinated here.",
-            labels=["population"],
-        )
-        for population, (epoch, is_held) in self._telemetry.leases.states().items():
-            epochs.add_metric([population], epoch)
-            held.add_metric([population], float(is_held))
-        yield from (epochs, held)

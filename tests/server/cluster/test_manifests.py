@@ -93,6 +93,22 @@ def test_each_variable_is_a_setting_with_an_allowed_value(started: Started) -> N
     assert started.variables["RAY_AUTH_MODE"] == "token"
 
 
+def test_prometheus_is_told_to_scrape_each_selector_and_nothing_else() -> None:
+    labels = {pod["metadata"]["name"]: pod["spec"]["template"]["metadata"] for pod in pods()}
+    told = {name: found.get("annotations", {}) for name, found in labels.items()}
+    compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+    told |= {name: service.get("labels", {}) for name, service in compose["services"].items()}
+    for started in STARTED:
+        if started.command[0] == "nightshift":
+            _, parameters = parameters_of(started)
+            assert told.pop(started.where) == {
+                "prometheus.io/scrape": "true",
+                "prometheus.io/path": "/metrics",
+                "prometheus.io/port": str(parameters["port"]),
+            }
+    assert not any(told.values())
+
+
 def test_selectors_are_given_time_to_drain() -> None:
     (selectors,) = [each for each in KUBERNETES if each["kind"] == "StatefulSet"]
     (shared,) = [each["data"] for each in KUBERNETES if each["kind"] == "ConfigMap"]

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from tests.server.contract.deployment import COMING_S, Deployment, Population
 from tests.server.live.device import CHUNK, Device
 from tests.server.live.mean_plan import moved
 from tests.server.live.refusals import assert_refused
+from tests.server.live.scraping import metric
 from tests.server.live.waiting import eventually
 
 
@@ -191,3 +193,26 @@ def test_sums_are_exact_however_many_devices_upload_at_once(
     np.testing.assert_array_equal(
         population.training.weights(live.base + 1), moved(before, updates)
     )
+
+
+def test_every_server_tells_prometheus_of_all_rounds_and_leases(
+    deployment: Deployment, request: pytest.FixtureRequest
+) -> None:
+    population = deployment.deploy(name_of(request), goal_count=4)
+    live = population.assemble(4)
+    live.finish()
+    live.assert_committed()
+    population.training.act("cancel")
+    of_task = {"task": population.training.task_id}
+    record = population.training.round(live.round_id)
+    for server in deployment.selectors:
+        told = partial(metric, server, "nightshift_rounds_total", **of_task)
+        eventually(partial(told, reason="cancelled"))
+        assert told(outcome="committed") == 1
+        for fate in ("selected", "accepted"):
+            assert metric(server, "nightshift_round_devices_total", fate=fate, **of_task) == 4
+        for phase in ("selecting", "reporting", "updating"):
+            assert metric(server, "nightshift_round_phase_seconds_count", phase=phase) >= 1
+        lease = {"population": population.name}
+        assert metric(server, "nightshift_lease_held", **lease) == 1
+        assert metric(server, "nightshift_lease_epoch", **lease) == record["lease_epoch"]

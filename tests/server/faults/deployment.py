@@ -251,7 +251,6 @@ class Deployment:
             registry=FaultyRegistry(self._engine, operations, self._known),  # type: ignore[arg-type]
             blobs=lambda _population: blobs,
             updater=self._updater,
-            telemetry=_telemetry(),
             clock=process.wall,
             rng=random.Random(self._world.rng.random()),
         )
