@@ -183,16 +183,15 @@ class Schedule:
         """A third of the schedules are one crash each, a sixth one lost lease each, at one
         point after the other; the others have faults of all kinds."""
         setting = SETTINGS[seed % len(SETTINGS)]
-        points = catalogue(setting)
         turn, part = divmod(seed // len(SETTINGS), 6)
         if part in (0, 3):
-            kills = _shuffled(single_kills(points))
+            kills = _kills(setting)
             return cls(seed, setting, (kills[(2 * turn + part // 3) % len(kills)],))
         if part == 1:
-            freezes = _shuffled(single_freezes(points, 2 * setting.lease_ttl_s))
+            freezes = _freezes(setting)
             return cls(seed, setting, (freezes[turn % len(freezes)],))
         rng = random.Random(f"schedule {seed}")
-        return cls(seed, setting, draw(rng, points, rng.choice(_COUNTS)))
+        return cls(seed, setting, draw(rng, catalogue(setting), rng.choice(_COUNTS)))
 
     def keeping(self, places: Sequence[int]) -> Schedule:
         """The same with only those faults, by their places in the schedule."""
@@ -200,6 +199,16 @@ class Schedule:
 
     def run(self, log: Callable[[str], None] | None = None) -> Outcome:
         return run(self.setting, self.seed, self.faults, log=log)
+
+
+@functools.cache
+def _kills(setting: Setting) -> list[Fault]:
+    return _shuffled(single_kills(catalogue(setting)))
+
+
+@functools.cache
+def _freezes(setting: Setting) -> list[Fault]:
+    return _shuffled(single_freezes(catalogue(setting), 2 * setting.lease_ttl_s))
 
 
 def _shuffled(faults: list[Fault]) -> list[Fault]:

@@ -76,6 +76,7 @@ class Invariants:
     def _check_round(self, round_id: str) -> None:
         record = self._registry.rounds.get(round_id)
         self.commits[record.task_id] += 1
+        self._world.time.notice()
         task = self._registry.tasks.get(record.task_id)
         statistics = record.statistics
         try:

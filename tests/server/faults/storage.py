@@ -107,7 +107,8 @@ class Operations:
         if fault is not None and fault.kind == "fail before":
             raise StorageFailed(name)
         result = operation()
-        world.trace(f"store {name}{_arguments(args)} -> {result!r:.60}")
+        if world.traced:
+            world.trace(f"store {name}{_arguments(args)} -> {result!r:.60}")
         self._committed(self.process, name, args, result)
         if self._waits:
             world.strike(fault, "after")
@@ -157,7 +158,7 @@ class _Part:
         real = getattr(self._real, method)
         name = f"{self._name}.{method}"
         operations, known = self._registry._operations, self._registry._known
-        changes = _CHANGES.get(self._name, "")
+        changes = _CHANGES.get(name, _CHANGES.get(self._name, ""))
 
         def read(*args: Any) -> Any:
             def find() -> Any:
@@ -183,10 +184,18 @@ class _Part:
 #: Methods that find the same until something is written, whatever the time.
 _READS = frozenset({"get", "head", "last_committed", "list"})
 
-#: What changes by a write of each part: names of parts; everything for those not here.
+#: What changes by a write, or by any of a part: what reads begin with; everything for
+#: those not here.
 _CHANGES: Mapping[str, tuple[str, ...]] = {
     "leases": (),
     "rounds": ("rounds.", "models.", "participations."),
+    # Of rounds that are open, and stay so.
+    "rounds.open": ("rounds.get", "rounds.list"),
+    "rounds.release": ("rounds.get", "rounds.list"),
+    # No writes, but not the same at every time.
+    "leases.holder": (),
+    "rounds.history": (),
+    "participations.of": (),
     "tasks": ("tasks.", "participations."),
 }
 

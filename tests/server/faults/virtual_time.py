@@ -66,6 +66,50 @@ class Timer:
         return action
 
 
+class Strand:
+    """A greenlet that runs one body after another: making one costs more than most bodies do.
+
+    Args:
+        hub: The greenlet that it gives way to.
+
+    Attributes:
+        body: What it runs next, or runs now; None if it has nothing to do.
+        error: What the last body ended with, if it was not its own end.
+    """
+
+    def __init__(self, hub: greenlet) -> None:
+        self.body: Callable[[], None] | None = None
+        self.error: BaseException | None = None
+        self._hub = hub
+        self._greenlet = greenlet(self._live, parent=hub)
+
+    def go_on(self) -> None:
+        """Runs the body until it waits or ends; raises what it ended with."""
+        self._greenlet.switch()
+        self._raise()
+
+    def unwind(self) -> None:
+        """Ends a body where it waits; one that does nothing ends itself."""
+        self._greenlet.throw(GreenletExit)
+        self._raise()
+
+    def _raise(self) -> None:
+        if self.error is not None:
+            error, self.error = self.error, None
+            raise error
+
+    def _live(self) -> None:
+        while self.body is not None:
+            try:
+                self.body()
+            except GreenletExit:
+                pass
+            except BaseException as error:
+                self.error = error
+            self.body = None
+            self._hub.switch()
+
+
 class Task:
     """Code that runs in virtual time and may wait.
 
@@ -77,7 +121,10 @@ class Task:
 
     Attributes:
         doom: Called before each of its effects; it may end the task's owner.
+        over: It has ended.
     """
+
+    __slots__ = ("_body", "_strand", "_time", "abandoned", "actor", "doom", "over", "owner")
 
     def __init__(
         self,
@@ -89,19 +136,26 @@ class Task:
         self.owner = owner
         self.actor = actor
         self.abandoned = False
+        self.over = False
         self.doom: Callable[[], None] | None = None
         self._time = time
-        self._greenlet = greenlet(body, parent=time.hub)
+        self._body = body
+        self._strand: Strand | None = None
 
     def resume(self) -> None:
         """Runs it until it waits or ends. Called by the event loop only."""
-        if self.abandoned or self._greenlet.dead:
+        if self.abandoned or self.over:
             return
+        strand = self._strand
+        if strand is None:
+            strand = self._strand = self._time.idle_strand()
+            strand.body = self._body
         before, self._time.current = self._time.current, self
         try:
-            self._greenlet.switch()
+            strand.go_on()
         finally:
             self._time.current = before
+            self._look_at(strand)
 
     def wait(self) -> None:
         """Gives way until somebody calls `resume`."""
@@ -111,8 +165,15 @@ class Task:
 
     def discard(self) -> None:
         """Unwinds what is left of it, at the end of a run."""
-        if not self._greenlet.dead:
-            self._greenlet.throw(GreenletExit)
+        if self._strand is not None and not self.over:
+            self._strand.unwind()
+            self._look_at(self._strand)
+
+    def _look_at(self, strand: Strand) -> None:
+        if strand.body is None:
+            self.over = True
+            self._strand = None
+            self._time.idle_strands.append(strand)
 
 
 class VirtualTime:
@@ -122,6 +183,7 @@ class VirtualTime:
         now: Seconds since the start of the run.
         events: How many have happened.
         over: The run has ended; whoever still waits is unwound.
+        idle_strands: Those that can run another task.
     """
 
     def __init__(self) -> None:
@@ -133,6 +195,16 @@ class VirtualTime:
         self._heap: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()
         self._tasks: list[Task] = []
+        self.idle_strands: list[Strand] = []
+        self._news = False
+
+    def idle_strand(self) -> Strand:
+        """One for a task that begins."""
+        return self.idle_strands.pop() if self.idle_strands else Strand(self.hub)
+
+    def notice(self) -> None:
+        """Something has changed that may be what `run` waits for."""
+        self._news = True
 
     def after(self, delay_s: float, owner: Owner | None, action: Callable[[], None]) -> Timer:
         """Has the action happen to the owner after a delay."""
@@ -152,7 +224,7 @@ class VirtualTime:
         task = Task(self, owner, body, actor)
         self._tasks.append(task)
         if len(self._tasks) > 4096:
-            self._tasks = [task for task in self._tasks if not task._greenlet.dead]
+            self._tasks = [task for task in self._tasks if not task.over]
         self.after(delay_s, owner, task.resume)
         return task
 
@@ -189,7 +261,11 @@ class VirtualTime:
         task.wait()
 
     def run(self, until: float, done: Callable[[], bool] | None = None) -> bool:
-        """Lets events happen until a time, or until `done` says so after one of them."""
+        """Lets events happen until a time, or until `done` says so after one of them.
+
+        It is asked after the first, and whenever there was a `notice`.
+        """
+        self._news = True
         while self._heap and self._heap[0][0] <= until:
             when, order, timer = heapq.heappop(self._heap)
             if not timer.pending:
@@ -206,8 +282,10 @@ class VirtualTime:
             self.now = when
             self.events += 1
             action()
-            if done is not None and done():
-                return True
+            if self._news and done is not None:
+                self._news = False
+                if done():
+                    return True
         self.now = max(self.now, until)
         return False
 
@@ -216,7 +294,10 @@ class VirtualTime:
         self.over = True
         for task in self._tasks:
             task.discard()
+        for strand in self.idle_strands:
+            strand.unwind()
         self._tasks.clear()
+        self.idle_strands.clear()
         self._heap.clear()
 
     def _waiting(self) -> Task:

@@ -81,7 +81,7 @@ class World:
     ) -> None:
         self.rng = random.Random(f"world {seed}")
         self.time = VirtualTime()
-        self.injector = Injector(faults, lambda fault: self.trace(f"FAULT {fault}"))
+        self.injector = Injector(faults, self._struck)
         self.network = Network(self, random.Random(f"network {seed}"), strict=strict)
         self.violations: list[Violation] = []
         self.deaths: list[str] = []
@@ -131,6 +131,10 @@ class World:
 
     def _killed(self, process: Process) -> None:
         self.supervisor(process)
+
+    def _struck(self, fault: Fault) -> None:
+        self.trace(f"FAULT {fault}")
+        self.time.notice()
 
     # Who runs now.
 
@@ -232,6 +236,12 @@ class World:
     def violated(self, invariant: str, detail: str) -> None:
         self.trace(f"VIOLATION {invariant}: {detail}")
         self.violations.append(Violation(invariant, detail))
+        self.time.notice()
+
+    @property
+    def traced(self) -> bool:
+        """Whether anybody wants the lines of a trace: they cost more than most steps."""
+        return self._log is not None
 
     def trace(self, line: str, envelope: Envelope | None = None) -> None:
         if self._log is None:
