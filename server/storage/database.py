@@ -72,12 +72,10 @@ def write(engine: Engine) -> Iterator[Connection]:
         DatabaseUnavailable: nothing was written, or, if the database vanished
             during the commit, everything.
     """
-    with (
-        _named_errors(engine),
-        writers_turn(engine),
-        engine.execution_options(**{WRITES: True}).begin() as connection,
-    ):
-        yield connection
+    with _named_errors(engine), writers_turn(engine), engine.connect() as connection:
+        connection.execution_options(**{WRITES: True})
+        with connection.begin():
+            yield connection
 
 
 @contextmanager

@@ -4,11 +4,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Engine, Row, and_, select
+from sqlalchemy import Engine, Row, and_, bindparam, select
 
 from server.storage.database import read
 from server.storage.errors import UnknownModel
 from server.storage.schema import model_heads, models
+
+_OF_A_TASK = select(models).where(models.c.task_id == bindparam("task_id"))
+_IS_HEAD = and_(models.c.task_id == model_heads.c.task_id, models.c.round == model_heads.c.round)
+
+# Made once: making one takes as long as having SQLite carry it out.
+_HEAD = _OF_A_TASK.join(model_heads, _IS_HEAD)
+_ONE = _OF_A_TASK.where(models.c.round == bindparam("round"))
+_ALL = _OF_A_TASK.order_by(models.c.round)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,29 +50,20 @@ class Models:
 
     def head(self, task_id: str) -> Model:
         """The newest model. Raises UnknownModel, also for a task that does not train."""
-        is_head = and_(
-            models.c.task_id == model_heads.c.task_id, models.c.round == model_heads.c.round
-        )
         with read(self._engine) as connection:
-            row = connection.execute(
-                select(models).join(model_heads, is_head).where(models.c.task_id == task_id)
-            ).one_or_none()
+            row = connection.execute(_HEAD, {"task_id": task_id}).one_or_none()
         return _model(row, f"there is no model of a task {task_id!r}")
 
     def get(self, task_id: str, round_: int) -> Model:
         """Raises UnknownModel."""
         with read(self._engine) as connection:
-            row = connection.execute(
-                select(models).where(models.c.task_id == task_id, models.c.round == round_)
-            ).one_or_none()
+            row = connection.execute(_ONE, {"task_id": task_id, "round": round_}).one_or_none()
         return _model(row, f"there is no model of round {round_} of a task {task_id!r}")
 
     def list(self, task_id: str) -> Sequence[Model]:
         """The task's models, by round."""
         with read(self._engine) as connection:
-            rows = connection.execute(
-                select(models).where(models.c.task_id == task_id).order_by(models.c.round)
-            ).all()
+            rows = connection.execute(_ALL, {"task_id": task_id}).all()
         return [Model(**row._mapping) for row in rows]
 
 

@@ -10,7 +10,16 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    bindparam,
+    insert,
+    or_,
+    select,
+    update,
+)
 
 from server.storage import participations
 from server.storage.clocks import Clock, record_clock
@@ -22,6 +31,38 @@ from server.storage.schema import model_heads, models, round_events, rounds, tas
 
 #: Why `abandon_unfinished` abandons a round.
 COORDINATOR_LOST = "coordinator_lost"
+
+# Made once: making one takes as long as having SQLite carry it out.
+_TASK = select(tasks.c.computation, tasks.c.evaluates).where(
+    tasks.c.task_id == bindparam("task_id")
+)
+_MODEL = select(models.c.round).where(
+    models.c.task_id == bindparam("task_id"), models.c.round == bindparam("round")
+)
+_TASK_OF_ROUND = (
+    select(rounds.c.task_id, tasks.c.computation)
+    .join(tasks, tasks.c.task_id == rounds.c.task_id)
+    .where(rounds.c.round_id == bindparam("round_id"))
+)
+_BASE = select(rounds.c.base_model_round).where(rounds.c.round_id == bindparam("round_id"))
+_MOVE_HEAD = (
+    update(model_heads)
+    .where(model_heads.c.task_id == bindparam("of_task"), model_heads.c.round == bindparam("base"))
+    .values(round=model_heads.c.round + 1)
+)
+_LEFT_OPEN = (
+    select(rounds.c.round_id)
+    .join(tasks, tasks.c.task_id == rounds.c.task_id)
+    .where(
+        tasks.c.population == bindparam("population"),
+        rounds.c.outcome == "open",
+        or_(
+            rounds.c.lease_name != bindparam("name"),
+            rounds.c.lease_epoch != bindparam("epoch"),
+        ),
+    )
+    .order_by(rounds.c.sequence)
+)
 
 
 class _HeadMoved(Exception):
@@ -234,17 +275,8 @@ class Rounds(RoundRecords):
         with write(self._engine) as connection:
             check_fence(connection, lease)
             left_open = connection.scalars(
-                select(rounds.c.round_id)
-                .join(tasks, tasks.c.task_id == rounds.c.task_id)
-                .where(
-                    tasks.c.population == population,
-                    rounds.c.outcome == "open",
-                    or_(
-                        rounds.c.lease_name != lease.name,
-                        rounds.c.lease_epoch != lease.epoch,
-                    ),
-                )
-                .order_by(rounds.c.sequence)
+                _LEFT_OPEN,
+                {"population": population, "name": lease.name, "epoch": lease.epoch},
             ).all()
             for round_id in left_open:
                 _end(connection, lease, round_id, "abandoned", now, reason=COORDINATOR_LOST)
@@ -253,31 +285,24 @@ class Rounds(RoundRecords):
 
 
 def _computation(connection: Connection, task_id: str) -> str:
-    computation = connection.scalar(select(tasks.c.computation).where(tasks.c.task_id == task_id))
+    computation = connection.scalar(_TASK, {"task_id": task_id})
     if computation is None:
         raise UnknownTask(f"there is no task {task_id!r}")
     return str(computation)
 
 
 def _check_model(connection: Connection, task_id: str, round_: int) -> None:
-    task = connection.execute(
-        select(tasks.c.evaluates).where(tasks.c.task_id == task_id)
-    ).one_or_none()
+    task = connection.execute(_TASK, {"task_id": task_id}).one_or_none()
     if task is None:
         raise UnknownTask(f"there is no task {task_id!r}")
     model_task = task.evaluates or task_id
-    if not connection.execute(
-        select(models.c.round).where(models.c.task_id == model_task, models.c.round == round_)
-    ).one_or_none():
+    model = {"task_id": model_task, "round": round_}
+    if not connection.execute(_MODEL, model).one_or_none():
         raise UnknownModel(f"task {model_task!r} has no model of round {round_}")
 
 
 def _task(connection: Connection, round_id: str, computation: str | None = None) -> str:
-    found = connection.execute(
-        select(rounds.c.task_id, tasks.c.computation)
-        .join(tasks, tasks.c.task_id == rounds.c.task_id)
-        .where(rounds.c.round_id == round_id)
-    ).one_or_none()
+    found = connection.execute(_TASK_OF_ROUND, {"round_id": round_id}).one_or_none()
     if found is None:
         raise UnknownRound(f"there is no round {round_id!r}")
     if computation is not None and found.computation != computation:
@@ -335,12 +360,8 @@ def _end(
 
 def _move_head(connection: Connection, round_id: str, task_id: str) -> int:
     # Once the round is committed nobody changes its base.
-    base = connection.scalar(select(rounds.c.base_model_round).where(rounds.c.round_id == round_id))
-    moved = connection.execute(
-        update(model_heads)
-        .where(model_heads.c.task_id == task_id, model_heads.c.round == base)
-        .values(round=model_heads.c.round + 1)
-    )
+    base = connection.scalar(_BASE, {"round_id": round_id})
+    moved = connection.execute(_MOVE_HEAD, {"of_task": task_id, "base": base})
     # Without a base it is not the head either: the round was not released.
     if base is None or moved.rowcount != 1:
         raise _HeadMoved
@@ -356,12 +377,12 @@ def _append(
     now: float | ColumnElement[float],
 ) -> None:
     connection.execute(
-        insert(round_events).values(
-            round_id=round_id,
-            event=event,
-            lease_owner=lease.owner,
-            lease_epoch=lease.epoch,
-            detail=dict(detail),
-            at=now,
-        )
+        insert(round_events).values(at=now),
+        {
+            "round_id": round_id,
+            "event": event,
+            "lease_owner": lease.owner,
+            "lease_epoch": lease.epoch,
+            "detail": dict(detail),
+        },
     )
