@@ -28,6 +28,7 @@ import numpy as np
 
 from benchmarks.workers import answers, work
 from device_plan.matrix.case import MAX_DIFFERENCE
+from device_plan.reference_kernels import use_reference_kernels
 
 #: Models that one worker examines.
 PER_WORKER = 25
@@ -182,6 +183,7 @@ def _answer(item: str) -> dict[str, Any]:
 def _replay(which: str) -> int:
     seed, _, number = which.partition("/")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    use_reference_kernels()
     try:
         outcome = examine(int(seed), int(number))
     except Exception:

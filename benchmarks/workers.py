@@ -19,6 +19,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from device_plan.reference_kernels import use_reference_kernels
+
 #: Seconds after which an item counts as hanging.
 TIMEOUT_S = 600.0
 
@@ -52,6 +54,7 @@ def answers(
 
 def work(answers_file: Path, items: Sequence[str], examine: Callable[[str], Any]) -> None:
     """A worker's part: `examine` gives what JSON can hold."""
+    use_reference_kernels()
     for item in items:
         answer = json.dumps(examine(item))
         with answers_file.open("a") as file:

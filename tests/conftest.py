@@ -12,8 +12,12 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from device_plan.reference_kernels import use_reference_kernels
 from tests.house import ROOT
 from tests.postgresql import PrivatePostgresql
+
+# Before any test imports TensorFlow, which is what rules are compared with.
+use_reference_kernels()
 
 # The same examples on every machine and in every run, however slow it is;
 # `make soak` draws new ones instead.

@@ -6,3 +6,8 @@ form of it (`block` reads one piece), `model` describes the author's model,
 summed, `device_graph` lowers and converts the client's work, `server_part`
 packs the server's, `checks` compares the result with TFF, `build` does it all.
 """
+
+from device_plan.reference_kernels import use_reference_kernels
+
+# Before any module in here imports TensorFlow.
+use_reference_kernels()

@@ -107,6 +107,8 @@ def convolutions() -> Iterator[LayerCase]:
         ("Conv2D, no bias, relu", lambda k: k.Conv2D(3, 3, use_bias=False, activation="relu")),
         ("Conv2D, same", lambda k: k.Conv2D(3, 3, padding="same")),
         ("Conv2D, 1x1", lambda k: k.Conv2D(3, 1)),
+        # TensorFlow's oneDNN kernels fail at this one (device_plan.reference_kernels).
+        ("Conv2D, 1x1, strides 2", lambda k: k.Conv2D(3, 1, strides=2)),
         ("Conv2D, 5x5, same", lambda k: k.Conv2D(3, 5, padding="same")),
         ("Conv2D, 2x3", lambda k: k.Conv2D(3, (2, 3), padding="same")),
         ("Conv2D, strides 2", lambda k: k.Conv2D(3, 3, strides=2)),
@@ -117,6 +119,7 @@ def convolutions() -> Iterator[LayerCase]:
         ("Conv2D, groups", lambda k: k.Conv2D(4, 3, groups=2)),
         ("Conv2DTranspose", lambda k: k.Conv2DTranspose(3, 3)),
         ("Conv2DTranspose, strides 2", lambda k: k.Conv2DTranspose(3, 3, strides=2)),
+        ("Conv2DTranspose, 1x1, strides 2", lambda k: k.Conv2DTranspose(3, 1, strides=2)),
         (
             "Conv2DTranspose, strides 2, same",
             lambda k: k.Conv2DTranspose(3, 3, strides=2, padding="same"),
