@@ -1,7 +1,8 @@
 """The operator's API under /v1/admin: JSON in and out, a bearer token of its own.
 
 A plan archive is posted as it is; everything else is small JSON. Mistakes are
-answered as {"error": sentence} with a 4xx.
+answered as {"error": sentence} with a 4xx, and with a 503 what has to wait until the
+database or the blob store is back.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from device_plan.signing import NotTrusted
 from server.http.credentials import bearer
 from server.http.messages import read_body
 from server.refusal import Refusal
-from server.storage.blobs import get_content
-from server.storage.errors import NotFound, UnknownPopulation
+from server.storage.blobs import BlobsUnavailable, get_content
+from server.storage.errors import DatabaseUnavailable, NotFound, UnknownPopulation
 from server.storage.tasks import Status, Task
 from server.tier import EmbeddedTier
 
@@ -34,6 +35,9 @@ _log = logging.getLogger(__name__)
 
 #: Bytes of a plan archive that are accepted.
 MAX_PLAN_BYTES = 1 << 30
+
+#: Seconds after which an operator's program may ask again for what could not be done.
+RETRY_AFTER_S = 5
 
 #: What an operator may ask of a task: the status it must have, and the one it gets.
 ACTIONS: dict[str, tuple[tuple[Status, ...], Status]] = {
@@ -82,6 +86,20 @@ def admin_api(*, tier: EmbeddedTier | ClusterTier) -> Blueprint:
     @api.errorhandler(Refusal)
     def refused(error: Refusal) -> tuple[Response, int]:
         return _error(400, error.message)
+
+    @api.errorhandler(DatabaseUnavailable)
+    @api.errorhandler(BlobsUnavailable)
+    def unavailable(error: DatabaseUnavailable | BlobsUnavailable) -> tuple[Response, int]:
+        what = "database" if isinstance(error, DatabaseUnavailable) else "blob store"
+        _log.warning("%s %s is answered 503: %s", request.method, request.path, error)
+        # Not its own words: whoever asks need not have shown a token yet.
+        answer, status = _error(
+            503,
+            f"the {what} does not answer just now: try again in some seconds, after a look at "
+            "what has been done already; /readyz tells when it is back",
+        )
+        answer.headers["Retry-After"] = str(RETRY_AFTER_S)
+        return answer, status
 
     @api.errorhandler(HTTPException)
     def http_error(error: HTTPException) -> tuple[Response, int]:

@@ -32,7 +32,7 @@ class FailureTelemetry:
             registry=registry,
         )
         self._requests = Counter(
-            "nightshift_request_failures", "Requests answered with a 5xx.", registry=registry
+            "nightshift_request_failures", "Requests answered with a 500.", registry=registry
         )
 
     def actor_died(self, kind: str, name: str, reason: BaseException | None) -> None:
@@ -47,7 +47,7 @@ class FailureTelemetry:
         _log.error("actor_died", kind=kind, name=name, reason=repr(reason), exc_info=reason)
 
     def request_failed(self, method: str, path: str, request_id: str, error: Exception) -> str:
-        """A request is answered with a 5xx, because of an error of ours.
+        """A request is answered with a 500, because of an error of ours.
 
         Args:
             method: The request's,
