@@ -24,6 +24,9 @@ from tests.server.faults.setting import SETTINGS
 #: Schedules that a worker process runs at a time.
 BATCH = 25
 
+#: After how many schedules a run that nobody watches says how far it is.
+SAID_EVERY = 1000
+
 #: Failing seeds that are shrunk and shown.
 SHOWN = 5
 
@@ -139,8 +142,7 @@ def main(
             if first and found.failures:
                 pool.shutdown(cancel_futures=True)
                 break
-            if sys.stderr.isatty():
-                click.echo(f"\r{found.schedules} of {schedules}", nl=False, err=True)
+            _say_progress(found, part, schedules)
     click.echo(
         f"{found.schedules} schedules from seed {begin}: {found.faults} faults struck, "
         f"{found.commits} rounds committed, {found.seconds / 3600:.1f} virtual hours, "
@@ -152,6 +154,19 @@ def main(
         for failing in sorted(found.failures)[: 1 if first else SHOWN]:
             _show(failing, plant)
     sys.exit(1 if found.failures else 0)
+
+
+def _say_progress(found: Found, part: Found, schedules: int) -> None:
+    for seed, violation in part.failures.items():
+        click.echo(f"seed {seed} fails: {violation}", err=True)
+    if sys.stderr.isatty():
+        click.echo(f"\r{found.schedules} of {schedules}", nl=False, err=True)
+    elif found.schedules % SAID_EVERY < part.schedules:
+        click.echo(
+            f"{found.schedules} of {schedules}, {len(found.failures)} failing, "
+            f"{1000 * found.cpu_s / found.schedules:.0f} ms of CPU each",
+            err=True,
+        )
 
 
 def _show(seed: int, plant: str | None) -> None:
