@@ -13,6 +13,7 @@ from server.http.application import Application
 from server.storage.registry import Registry
 from server.tier import EmbeddedTier
 from tests.postgresql import PrivatePostgresql
+from tests.server.storage.conftest import VARIANT
 from tests.server.storage.loopback_gcs import LoopbackGcs
 
 POPULATION = "keyboard/next-word"
@@ -101,7 +102,7 @@ def test_an_operator_is_told_to_wait_for_a_database_file_that_is_locked(
 
 def task_of_a_plan_that_was_lost(registry: Registry) -> str:
     digest = "0" * 64
-    registry.plans.add(digest=digest, variants=[], manifest={}, schedule={})
+    registry.plans.add(digest=digest, variants=[VARIANT], manifest={}, schedule={})
     return registry.tasks.create(
         population=POPULATION,
         name="lost",
