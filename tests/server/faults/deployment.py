@@ -6,6 +6,7 @@ import functools
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Engine
@@ -18,6 +19,7 @@ from server.downloads import Downloads
 from server.http.blob_route import BlobRoute
 from server.http.credentials import SessionTokens
 from server.http.device_protocol import DeviceProtocol
+from server.open_plans import OpenPlans
 from server.protocol.pace_steering import PacePolicy, Windows
 from server.served_population import pace_policy
 from server.session_events import SessionEventLog
@@ -32,12 +34,16 @@ from tests.server.faults.parts import ClusterSelector, Directory, Parts, Simulat
 from tests.server.faults.process import Process
 from tests.server.faults.setting import Setting
 from tests.server.faults.simulated_system import SimulatedCell, SimulatedSystem
-from tests.server.faults.storage import FaultyBlobs, FaultyRegistry, Operations
+from tests.server.faults.storage import FaultyBlobs, FaultyRegistry, Known, Operations
 from tests.server.faults.web import Web
 from tests.server.faults.world import World
 
 #: Seconds until a process that was killed runs again.
 RESTART_S = 1.0
+
+#: Seconds, at least and at most, until Ray ends the processes of those who were spawned by
+#: a process that was killed.
+ORPHANED_S = (0.05, 5.0)
 
 #: Estimating seven devices takes no megabyte.
 PACE_SLOTS_LOG2 = 10
@@ -115,6 +121,7 @@ class Deployment:
         web: Where devices find the selectors.
         setting: How many processes there are.
         engine: The database.
+        prepared: What reads of it find before anything is written, see `Known`.
         took_effect: See `TookEffect`.
     """
 
@@ -124,6 +131,7 @@ class Deployment:
         web: Web,
         setting: Setting,
         engine: Engine,
+        prepared: dict[tuple[Any, ...], Any],
         took_effect: TookEffect,
     ) -> None:
         self._world = world
@@ -132,12 +140,13 @@ class Deployment:
         self._engine = engine
         self._took_effect = took_effect
         self._objects = dict(_plan_blobs()[0])
-        self._known: dict[tuple[Any, ...], Any] = {}
+        self._known = Known(prepared)
         self._directory = Directory()
         self._names: dict[str, SimulatedCell] = {}
         self._updater = ExactUpdater(world)
         self._systems: list[SimulatedSystem] = []
         self._memories: dict[Process, UploadMemory] = {}
+        self._spawned: dict[Process, list[Process]] = {}
         self._registry = Registry(engine=engine, clock=lambda: 0.0)
         world.supervisor = self._killed
         world.placement = self._place
@@ -151,7 +160,7 @@ class Deployment:
         """As the operator does it, at the first process that is there."""
         for task in self._registry.tasks.list():
             self._registry.tasks.set_status(task.task_id, "active", "cancelled")
-        self._known.clear()
+        self._known.forget("tasks.", "participations.")
         for system in self._systems:
             for cell in system.process.cells.values():
                 if cell.role == "Coordinator":
@@ -250,6 +259,7 @@ class Deployment:
             selectors=self._directory,
             registry=FaultyRegistry(self._engine, operations, self._known),  # type: ignore[arg-type]
             blobs=lambda _population: blobs,
+            plans=OpenPlans(lambda _population: blobs),
             updater=self._updater,
             clock=process.wall,
             rng=random.Random(self._world.rng.random()),
@@ -265,11 +275,18 @@ class Deployment:
         machine = system.process.machine if role == "MasterAggregator" else None
         own = self._system(f"{role} {name}", machine)
         arguments["services"] = self._services(own.process)
+        if role == "MasterAggregator":
+            self._spawned.setdefault(system.process, []).append(own.process)
         return own
 
     def _killed(self, process: Process) -> None:
-        """A process was killed: one that serves devices is started again."""
+        """A process was killed: one that serves devices is started again, and whom a
+        coordinator had spawned does not outlive it long."""
         self._web.killed(process)
+        for orphan in self._spawned.pop(process, ()):
+            self._world.time.after(
+                self._world.rng.uniform(*ORPHANED_S), None, partial(self._world.kill, orphan)
+            )
         if process.name in self._setting.servers:
             self._world.time.after(RESTART_S, None, lambda: self._boot(process.name))
 

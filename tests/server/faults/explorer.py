@@ -91,7 +91,9 @@ def _run(
     registry = Registry(engine=database.engine, clock=lambda: 0.0)
     invariants = Invariants(world, registry)
     web = Web(world, random.Random(f"web {seed}"), setting.servers)
-    deployment = Deployment(world, web, setting, database.engine, invariants.took_effect)
+    deployment = Deployment(
+        world, web, setting, database.engine, database.found, invariants.took_effect
+    )
     deployment.start()
     fleet = Fleet(drop_out=setting.drop_out, abort=setting.abort)
     for number in range(setting.devices):

@@ -30,6 +30,9 @@ class Database:
 
     Args:
         prepare: Fills the registry that every run begins with.
+
+    Attributes:
+        found: See `Known`.
     """
 
     def __init__(self, prepare: Callable[[Registry], None]) -> None:
@@ -42,6 +45,7 @@ class Database:
         self.engine.dispose()
         with chance_from(random.Random(0)):
             prepare(Registry(engine=self.engine, clock=lambda: 0.0))
+        self.found: dict[tuple[Any, ...], Any] = {}
         self._prepared = sqlite3.connect(":memory:")
         self._copy(to=self._prepared)
 
@@ -121,19 +125,49 @@ class Operations:
         return self.world.injector.at(f"store {cell.role if cell else 'process'} {name}")
 
 
+class Known:
+    """What reads have found since what they depend on was written last, by anybody.
+
+    All processes of a run read the same things over and over, and every run begins
+    with the same database.
+
+    Args:
+        prepared: What reads find before anything was written; of all runs that begin so.
+    """
+
+    def __init__(self, prepared: dict[tuple[Any, ...], Any]) -> None:
+        self._prepared = prepared
+        self._found: dict[tuple[Any, ...], Any] = {}
+        self._written: set[str] = set()
+
+    def read(self, name: str, args: tuple[Any, ...], real: Callable[..., Any]) -> Any:
+        """What is known, or what the real read finds now."""
+        key = (name, args)
+        unwritten = not name.startswith(tuple(self._written))
+        known = self._prepared if unwritten else self._found
+        found = known.get(key, _UNKNOWN)
+        if found is _UNKNOWN:
+            found = known[key] = real(*args)
+        return found
+
+    def forget(self, *changed: str) -> None:
+        """Something was written: what reads of names that begin so have found."""
+        if changed:
+            self._written.update(changed)
+            for stale in [key for key in self._found if key[0].startswith(changed)]:
+                del self._found[stale]
+
+
 class FaultyRegistry:
     """A process's registry; every method of its parts is an operation.
 
     Args:
         engine: Of the run's database.
         operations: Of the process.
-        known: What reads have found since the last write of anybody; shared by all
-            processes of a run. They read the same things over and over.
+        known: Of the run.
     """
 
-    def __init__(
-        self, engine: Engine, operations: Operations, known: dict[tuple[Any, ...], Any]
-    ) -> None:
+    def __init__(self, engine: Engine, operations: Operations, known: Known) -> None:
         self._registry = Registry(engine=engine, clock=operations.process.wall)
         self._operations = operations
         self._known = known
@@ -158,21 +192,14 @@ class _Part:
         real = getattr(self._real, method)
         name = f"{self._name}.{method}"
         operations, known = self._registry._operations, self._registry._known
-        changes = _CHANGES.get(name, _CHANGES.get(self._name, ""))
+        changes = _CHANGES.get(name, _CHANGES.get(self._name, ("",)))
 
         def read(*args: Any) -> Any:
-            def find() -> Any:
-                found = known.get((name, args), _UNKNOWN)
-                if found is _UNKNOWN:
-                    found = known[name, args] = real(*args)
-                return found
-
-            return operations.perform(name, find, args)
+            return operations.perform(name, lambda: known.read(name, args, real), args)
 
         def call(*args: Any, **kwargs: Any) -> Any:
             def act() -> Any:
-                for stale in [key for key in known if key[0].startswith(changes)]:
-                    del known[stale]
+                known.forget(*changes)
                 return real(*args, **kwargs)
 
             return operations.perform(name, act, args)
@@ -182,7 +209,7 @@ class _Part:
 
 
 #: Methods that find the same until something is written, whatever the time.
-_READS = frozenset({"get", "head", "last_committed", "list"})
+_READS = frozenset({"get", "head", "last_committed", "list", "open_of_populations"})
 
 #: What changes by a write, or by any of a part: what reads begin with; everything for
 #: those not here.
