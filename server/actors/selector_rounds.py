@@ -262,6 +262,12 @@ class SelectorRounds(Actor):
             self._tell(opened, SessionEnded(session_id, "lost"))
         opened.accepted[name].clear()
 
+    def on_stop(self) -> None:
+        """The aggregators of its rounds end with it: nobody else would end them."""
+        for opened in self._rounds.values():
+            for aggregator in opened.aggregators.values():
+                self.system.stop(aggregator)
+
     # Parts of the above.
 
     def _desk(self, population: str) -> Desk:

@@ -182,6 +182,18 @@ def test_a_selector_that_dies_takes_its_own_devices_with_it_and_no_others(
         assert selectors["two"].ask("poll", session_id).assignment is not None
 
 
+def test_the_aggregators_of_a_selector_that_dies_end_with_it(system: ActorSystem) -> None:
+    selector = spawn_selector(system, "one")
+    group = SelectorGroup(round_id="round", members={"one": selector}, rng=random.Random(1))
+    group.open(opening("round", system.spawn(Master, name="round")))
+    device = check_in(selector, 1).session_id
+    group.take(1, None)
+    group.configure((device,), WORK)
+    assert [name for name in system.names if "aggregator" in name]
+    selector.tell("a message that it does not know")
+    eventually(lambda: system.names == ["round"])
+
+
 def test_a_place_in_the_pool_is_free_again_when_its_device_is_heard_of_no_more(
     system: ActorSystem,
 ) -> None:
