@@ -109,10 +109,6 @@ class SelectorRounds(Actor):
                 self._end_all(waiting, DRAINING)
                 opened.opening.master.tell("pool_changed", self._id, 0)
 
-    def busy(self) -> int:
-        """Sessions that still have something to do here."""
-        return sum(self._sessions.live.values())
-
     def statistics(self, population: str) -> dict[str, float]:
         """Live sessions by state and the population's size as pace steering estimates it."""
         desk = self._desk(population)
