@@ -1,12 +1,16 @@
 """What a selector must know of a population, as the registry has it."""
 
+from collections.abc import Sequence
+
 from device_plan.wire_pb2 import EVALUATION, TRAINING, Computation
+from server.actors.runtime import Ref
 from server.assignment import Variants
 from server.configuration import ServerConfiguration
 from server.desk import PopulationSettings
 from server.protocol.pace_steering import PacePolicy
 from server.storage.populations import Population
 from server.storage.registry import Registry
+from server.storage.tasks import OpenTask
 
 
 def pace_policy(configuration: ServerConfiguration) -> PacePolicy:
@@ -19,25 +23,51 @@ def pace_policy(configuration: ServerConfiguration) -> PacePolicy:
     )
 
 
-def settings_of(
-    population: Population, registry: Registry, configuration: ServerConfiguration
-) -> PopulationSettings:
-    """The population's settings: its quotas, and what its tasks offer."""
-    offers: dict[Computation, list[Variants]] = {TRAINING: [], EVALUATION: []}
-    tasks = registry.tasks.list(population.name)
-    for task in tasks:
-        if task.status in ("active", "paused"):
-            plan = registry.plans.get(task.plan_digest)
+class ServedPopulations:
+    """Tells a selector what the registry says of its populations, once it has changed.
+
+    Args:
+        registry: Asked by each `tell`; one question if nothing has changed.
+        configuration: The operator's settings.
+    """
+
+    def __init__(self, registry: Registry, configuration: ServerConfiguration) -> None:
+        self._registry = registry
+        self._configuration = configuration
+        self._told: dict[str, tuple[Ref, Population, Sequence[OpenTask]]] = {}
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The populations that a selector was told of."""
+        return tuple(self._told)
+
+    def tell(self, selector: Ref) -> None:
+        """Tells it of populations that have changed, or that it was not told of.
+
+        Raises:
+            ActorDied, AskTimeout: the selector does not answer.
+            DatabaseUnavailable: the registry does not.
+        """
+        for population, tasks in self._registry.tasks.open_of_populations():
+            news = (selector, population, tasks)
+            if self._told.get(population.name) != news:
+                selector.ask("serve", self._settings(population, tasks))
+                self._told[population.name] = news
+
+    def _settings(self, population: Population, tasks: Sequence[OpenTask]) -> PopulationSettings:
+        offers: dict[Computation, list[Variants]] = {TRAINING: [], EVALUATION: []}
+        for task in tasks:
+            plan = self._registry.plans.get(task.plan_digest)
             offers[TRAINING if task.computation == "training" else EVALUATION].append(
                 tuple((variant.name, variant.runtimes) for variant in plan.variants)
             )
-    return PopulationSettings(
-        name=population.name,
-        holdout_fraction=population.holdout_fraction,
-        holdout_salt=population.holdout_salt,
-        pace=pace_policy(configuration),
-        offers=offers,
-        resting=not any(task.status == "active" for task in tasks),
-        max_sessions=population.max_sessions,
-        max_upload_bytes=population.max_upload_bytes,
-    )
+        return PopulationSettings(
+            name=population.name,
+            holdout_fraction=population.holdout_fraction,
+            holdout_salt=population.holdout_salt,
+            pace=pace_policy(self._configuration),
+            offers=offers,
+            resting=not any(task.status == "active" for task in tasks),
+            max_sessions=population.max_sessions,
+            max_upload_bytes=population.max_upload_bytes,
+        )

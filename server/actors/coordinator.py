@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from device_plan.archive import MalformedPlan, PlanArchive
+from device_plan.archive import MalformedPlan
 from device_plan.cohort import CohortPolicy
 from device_plan.wire_pb2 import ROUND_ABANDONED
 from server.actors.brief import Brief, PlanBrief
@@ -27,7 +27,7 @@ from server.protocol.population import (
     Tick,
     WakeAt,
 )
-from server.storage.blobs import BlobDamaged, BlobNotFound, get_content
+from server.storage.blobs import BlobDamaged, BlobNotFound
 from server.storage.errors import NotFound
 from server.storage.leases import Fenced, Lease
 from server.storage.tasks import Task
@@ -289,7 +289,7 @@ class Coordinator(Actor):
     def _plan(self, population: str, digest: str) -> PlanBrief:
         plan = self._plans.get(digest)
         if plan is None:
-            archive = PlanArchive(get_content(self._services.blobs(population), digest))
+            archive = self._services.plans.get(population, digest)
             plan = self._plans[digest] = PlanBrief(
                 digest=digest,
                 variants=self._services.registry.plans.get(digest).variants,

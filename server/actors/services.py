@@ -11,6 +11,7 @@ import numpy as np
 from device_plan.archive import Computation
 from server.actors.selectors import SelectorDirectory
 from server.model_update.updater import UpdateResult
+from server.open_plans import OpenPlans
 from server.storage.blobs import BlobStore
 from server.storage.registry import Registry
 
@@ -39,6 +40,7 @@ class Services:
     selectors: Where the devices are.
     registry: Where rounds and models are committed.
     blobs: Where a population's states and checkpoints go.
+    plans: What devices and the model update execute.
     updater: Computes model updates.
     rng: The source of chance.
     clock: Seconds since the epoch, by which participations are dated.
@@ -47,6 +49,7 @@ class Services:
     selectors: SelectorDirectory
     registry: Registry
     blobs: Callable[[str], BlobStore]
+    plans: OpenPlans
     updater: RoundUpdater
     rng: random.Random
     clock: Callable[[], float] = time.time

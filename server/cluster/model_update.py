@@ -14,6 +14,7 @@ from server.actors.runtime import Actor
 from server.actors.services import Services
 from server.model_update.plan_updates import PlanUpdates
 from server.model_update.updater import ModelUpdater, UpdateFailed, UpdateResult
+from server.open_plans import OpenPlans
 
 #: The name of its actor; a supervisor starts another when it has died.
 MODEL_UPDATE = "model-update"
@@ -38,7 +39,7 @@ class ModelUpdate(Actor):
     def __init__(self, *, services: Services) -> None:
         self._updater = ModelUpdater()
         self._updater.start()
-        self._updates = PlanUpdates(blobs=services.blobs, updater=self._updater)
+        self._updates = PlanUpdates(plans=OpenPlans(services.blobs), updater=self._updater)
 
     def start(self) -> None:
         """Starts the process that has TensorFlow, if there is none."""

@@ -124,13 +124,10 @@ class Application:
         lease = self._tier.registry.leases.holder(f"{COORDINATOR}{population}")
         return lease.owner if lease is not None and lease.owner and not lease.expired else None
 
-    def _populations(self) -> list[str]:
-        return list(self._tier.coordinators)
-
     def _statistics(self) -> dict[str, dict[str, float]]:
         """Of each population that the selector serves; a new selector knows some only soon."""
         found = {}
-        for population in self._populations():
+        for population in self._tier.populations:
             with suppress(ActorDied, AskTimeout, Refusal):
                 found[population] = self._tier.selector.ask("statistics", population)
         return found

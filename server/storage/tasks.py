@@ -12,6 +12,7 @@ from sqlalchemy import Engine, delete, insert, select, update
 from server.storage.clocks import Clock, record_clock
 from server.storage.database import read, write
 from server.storage.errors import UnknownPlan, UnknownPopulation, UnknownTask
+from server.storage.populations import Population
 from server.storage.schema import (
     model_heads,
     models,
@@ -61,6 +62,15 @@ class Task:
     status: Status
     created_at: float
     weight: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenTask:
+    """What selectors must know of a task that is active or paused."""
+
+    computation: Computation
+    plan_digest: str
+    status: Status
 
 
 class Tasks:
@@ -176,6 +186,34 @@ class Tasks:
         with read(self._engine) as connection:
             rows = connection.execute(query).all()
         return [Task(**row._mapping) for row in rows]
+
+    def open_of_populations(self) -> Sequence[tuple[Population, Sequence[OpenTask]]]:
+        """All populations, each with its active and paused tasks, the oldest first.
+
+        One statement, because every server asks each second.
+        """
+        query = (
+            select(populations, tasks.c.computation, tasks.c.plan_digest, tasks.c.status)
+            .outerjoin(
+                tasks,
+                (tasks.c.population == populations.c.name)
+                & tasks.c.status.in_(("active", "paused")),
+            )
+            .order_by(populations.c.name, tasks.c.created_at, tasks.c.task_id)
+        )
+        with read(self._engine) as connection:
+            rows = connection.execute(query).all()
+        found: dict[Population, list[OpenTask]] = {}
+        for row in rows:
+            values = {column.name: row._mapping[column] for column in populations.c}
+            open_tasks = found.setdefault(Population(**values), [])
+            if row.status is not None:
+                open_tasks.append(
+                    OpenTask(
+                        computation=row.computation, plan_digest=row.plan_digest, status=row.status
+                    )
+                )
+        return [(population, tuple(open_tasks)) for population, open_tasks in found.items()]
 
     def set_status(self, task_id: str, from_: Status, to: Status) -> bool:
         """Change the status if it is `from_`; False if it is another one by now.

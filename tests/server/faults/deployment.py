@@ -19,6 +19,7 @@ from server.downloads import Downloads
 from server.http.blob_route import BlobRoute
 from server.http.credentials import SessionTokens
 from server.http.device_protocol import DeviceProtocol
+from server.open_plans import OpenPlans
 from server.protocol.pace_steering import PacePolicy, Windows
 from server.served_population import pace_policy
 from server.session_events import SessionEventLog
@@ -258,6 +259,7 @@ class Deployment:
             selectors=self._directory,
             registry=FaultyRegistry(self._engine, operations, self._known),  # type: ignore[arg-type]
             blobs=lambda _population: blobs,
+            plans=OpenPlans(lambda _population: blobs),
             updater=self._updater,
             clock=process.wall,
             rng=random.Random(self._world.rng.random()),

@@ -13,12 +13,13 @@ from server.actors.services import Services
 from server.actors.supervised import Supervised
 from server.configuration import ServerConfiguration
 from server.downloads import Downloads
-from server.served_population import settings_of
+from server.selector_process import Housekeeper
+from server.served_population import ServedPopulations
 from server.session_events import SessionEventLog
 from server.storage.leases import LeaseState
 from server.storage.registry import Registry
 from server.telemetry.telemetry import Telemetry
-from server.tier import EmbeddedTier, Housekeeper
+from server.tier import SELECTOR, EmbeddedTier
 from server.upload import UploadMemory
 from tests.server.faults.exact_plan import POPULATION
 from tests.server.faults.simulated_system import SimulatedSystem
@@ -73,9 +74,12 @@ class SimulatedTier(EmbeddedTier):
         self.upload_memory = parts.memory
         self.owner = f"{parts.system.process.name} {parts.rng.randbytes(4).hex()}"
         self.coordinators = {}
+        self.closing = False
+        self.selector_id = self.selector_name = SELECTOR
+        self._served = ServedPopulations(parts.registry, parts.configuration)
         self._serving = VirtualLock(parts.system.world.time)  # type: ignore[assignment]
         self._directory = directory
-        self._housekeeper = parts.system.spawn(Housekeeper, name="housekeeper", tier=self)
+        self._housekeeper = parts.system.spawn(Housekeeper, name="housekeeper", process=self)
         self.selector = Supervised(self._start_selector)
         self._services = parts.services
 
@@ -102,13 +106,13 @@ class ClusterSelector:
     def __init__(self, parts: Parts, directory: Directory) -> None:
         self._parts = parts
         self._directory = directory
+        self.served = ServedPopulations(parts.registry, parts.configuration)
 
     def start(self) -> Supervised:
         """Begins to serve; the selector."""
         parts = self._parts
         selector = Supervised(self._spawn)
-        settings = self.settings()
-        selector.ask("serve", settings)
+        self.served.tell(selector.ref)
         looker = parts.system.spawn(
             Lookout, name=f"lookout/{self.name}", selector=selector, of=self
         )
@@ -123,12 +127,6 @@ class ClusterSelector:
     @property
     def registry(self) -> Registry:
         return self._parts.registry
-
-    def settings(self) -> object:
-        """What the registry says of the population."""
-        registry = self._parts.registry
-        population = registry.populations.get(POPULATION)
-        return settings_of(population, registry, self._parts.configuration)
 
     def start_coordinator(self, name: str) -> Ref:
         """Raises ValueError: it is there."""
@@ -182,7 +180,7 @@ class Lookout(Actor):
         self.system.schedule(LOOK_S, self.ref, "look")
         try:
             self._selector.ask("tidy")
-            self._selector.ask("serve", self._of.settings())
+            self._of.served.tell(self._selector.ref)
             self._look_after_coordinator()
         except Exception as error:
             self.system.world.trace(f"lookout: {error!r}")  # type: ignore[attr-defined]

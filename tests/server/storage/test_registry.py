@@ -16,7 +16,7 @@ from server.storage.errors import (
 )
 from server.storage.registry import Registry
 from server.storage.session_shapes import Traffic
-from tests.server.storage.conftest import VARIANT, Tasks
+from tests.server.storage.conftest import VARIANT, Tasks, create_tasks
 from tests.server.storage.racing import race_threads
 
 
@@ -205,3 +205,22 @@ def test_a_token_operates_one_population(registry: Registry, tasks: Tasks) -> No
             populations.set_token("other", token)
     with pytest.raises(UnknownPopulation):
         populations.set_token("nobody", second)
+
+
+def test_all_populations_are_found_at_once_with_the_tasks_that_go_on(registry: Registry) -> None:
+    registry.populations.create(name="empty", holdout_fraction=0.5, holdout_salt=b"other salt")
+    demo = create_tasks(registry)
+    more = create_tasks(registry, "a/second")
+    registry.tasks.set_status(demo.training, "active", "paused")
+    registry.tasks.set_status(more.training, "active", "completed")
+    registry.tasks.set_status(more.evaluation, "active", "cancelled")
+    found = registry.tasks.open_of_populations()
+    assert [population for population, _ in found] == list(registry.populations.list())
+    assert {
+        population.name: [(task.computation, task.status) for task in tasks]
+        for population, tasks in found
+    } == {
+        "a/second": [],
+        "digits/demo": [("training", "paused"), ("evaluation", "active")],
+        "empty": [],
+    }
