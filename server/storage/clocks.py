@@ -7,7 +7,7 @@ the database's clock is everybody's. A SQLite file has servers of one machine.
 import time
 from collections.abc import Callable
 
-from sqlalchemy import ColumnElement, Double, Engine, literal_column
+from sqlalchemy import ColumnElement, Double, Engine, bindparam, literal_column
 
 #: Seconds since the epoch, as a number or as SQL for the database to evaluate.
 Clock = Callable[[], float | ColumnElement[float]]
@@ -21,6 +21,14 @@ def lease_clock(engine: Engine) -> Clock:
 def record_clock(engine: Engine) -> Clock:
     """What records are dated by: on PostgreSQL one time in all of a transaction."""
     return _of(engine, "transaction_timestamp()")
+
+
+def in_statements(clock: Clock) -> ColumnElement[float]:
+    """The clock as a part of statements that are made once: read whenever one is executed."""
+    now = clock()
+    if isinstance(now, ColumnElement):
+        return now
+    return bindparam("now", callable_=clock, type_=Double)
 
 
 def _of(engine: Engine, function: str) -> Clock:

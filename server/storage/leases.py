@@ -7,23 +7,22 @@ write that needs the lease calls `check_fence` inside its own transaction.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, bindparam, or_, select, update
+from sqlalchemy import Connection, Engine, Select, bindparam, or_, select, update
 
-from server.storage.clocks import Clock, lease_clock
+from server.storage.clocks import Clock, in_statements, lease_clock
 from server.storage.database import read, upsert, write
 from server.storage.schema import leases
 
-# On PostgreSQL a takeover waits for this row lock; on SQLite for the write lock.
-_HELD = (
-    select(leases.c.epoch)
-    .where(
-        leases.c.name == bindparam("name"),
-        leases.c.owner == bindparam("owner"),
-        leases.c.epoch == bindparam("epoch"),
-    )
-    .with_for_update(read=True)
+_IS = (
+    leases.c.name == bindparam("of_name"),
+    leases.c.owner == bindparam("of_owner"),
+    leases.c.epoch == bindparam("of_epoch"),
 )
+
+# On PostgreSQL a takeover waits for this row lock; on SQLite for the write lock.
+_HELD = select(leases.c.epoch).where(*_IS).with_for_update(read=True)
 
 #: See `Leases.acquire`. Far more than two servers' settings differ by.
 SET_BACK = 100
@@ -73,7 +72,17 @@ class Leases:
 
     def __init__(self, *, engine: Engine, clock: Clock | None = None) -> None:
         self._engine = engine
-        self._clock = clock or lease_clock(engine)
+        now = in_statements(clock or lease_clock(engine))
+        # Made once: making one takes as long as having SQLite carry it out.
+        self._renewal = update(leases).where(*_IS).values(expires=now + bindparam("ttl_s"))
+        self._state = select(
+            leases.c.name,
+            leases.c.owner,
+            leases.c.epoch,
+            (leases.c.expires <= now).label("expired"),
+        )
+        self._state_of = self._state.where(leases.c.name == bindparam("of_name"))
+        self._now = now
 
     def acquire(self, name: str, owner: str, ttl_s: float) -> Lease | None:
         """The lease, if it is free, has expired, or is this owner's already; else None.
@@ -89,7 +98,7 @@ class Leases:
             ValueError: an empty owner, or a time to live that is not positive.
         """
         _check(owner, ttl_s)
-        now = self._clock()
+        now = self._now
         with write(self._engine) as connection:
             insert = upsert(connection, leases)
             epoch = connection.scalar(
@@ -118,29 +127,31 @@ class Leases:
         """
         _check(lease.owner, ttl_s)
         with write(self._engine) as connection:
-            renewed = connection.execute(
-                update(leases).where(*_is(lease)).values(expires=self._clock() + ttl_s)
-            )
+            renewed = connection.execute(self._renewal, {**_named(lease), "ttl_s": ttl_s})
         return renewed.rowcount == 1
 
     def release(self, lease: Lease) -> None:
         """Give the lease back, for anyone to acquire at once; no effect if it was lost."""
         with write(self._engine) as connection:
-            connection.execute(update(leases).where(*_is(lease)).values(owner="", expires=0.0))
+            connection.execute(
+                update(leases).where(*_IS).values(owner="", expires=0.0), _named(lease)
+            )
 
     def holder(self, name: str) -> LeaseState | None:
         """The lease's last acquisition; None if there was none."""
-        return self._states(leases.c.name == name).get(name)
+        return self._states(self._state_of, {"of_name": name}).get(name)
 
     def holders(self, prefix: str) -> Mapping[str, LeaseState]:
         """Likewise of all leases whose names begin so, in one query."""
-        return self._states(leases.c.name.startswith(prefix, autoescape=True))
+        return self._states(
+            self._state.where(leases.c.name.startswith(prefix, autoescape=True)), {}
+        )
 
-    def _states(self, which: ColumnElement[bool]) -> Mapping[str, LeaseState]:
-        expired = (leases.c.expires <= self._clock()).label("expired")
-        query = select(leases.c.name, leases.c.owner, leases.c.epoch, expired).where(which)
+    def _states(
+        self, query: Select[tuple[str, str, int, bool]], values: Mapping[str, str]
+    ) -> Mapping[str, LeaseState]:
         with read(self._engine) as connection:
-            rows = connection.execute(query).all()
+            rows = connection.execute(query, values).all()
         return {row.name: LeaseState(row.owner, row.epoch, bool(row.expired)) for row in rows}
 
 
@@ -150,17 +161,14 @@ def check_fence(connection: Connection, lease: Lease) -> None:
     Raises:
         Fenced: another owner, or a later acquisition, has the lease.
     """
-    held = connection.scalar(_HELD, vars(lease))
+    held = connection.scalar(_HELD, _named(lease))
     if held is None:
         raise Fenced(f"{lease.owner} lost the lease {lease.name!r} of epoch {lease.epoch}")
 
 
-def _is(lease: Lease) -> tuple[ColumnElement[bool], ...]:
-    return (
-        leases.c.name == lease.name,
-        leases.c.owner == lease.owner,
-        leases.c.epoch == lease.epoch,
-    )
+def _named(lease: Lease) -> dict[str, Any]:
+    """The values of `_IS`."""
+    return {"of_name": lease.name, "of_owner": lease.owner, "of_epoch": lease.epoch}
 
 
 def _check(owner: str, ttl_s: float) -> None:
