@@ -27,7 +27,7 @@ from device_plan.matrix import runner
 from device_plan.matrix.bundle import write_bundle
 from device_plan.matrix.case import MAX_DIFFERENCE
 from device_plan.matrix.environment import Environments, Unavailable, isolated
-from device_plan.matrix.result import Delegates, Measurement, Result, judge, medians
+from device_plan.matrix.result import Delegates, Measurement, Result, by_draw, judge, medians
 from device_plan.matrix.table import RuntimeSpec, read_table, select
 from tests.tflite_models import layer_cases, learning_cases, sequence_cases
 from tests.tflite_models.case import LayerCase
@@ -209,4 +209,4 @@ def _run(
 def _measurement(answer: Mapping[str, Any], one: Built) -> Measurement:
     if answer["error"] is not None:
         return Measurement(reason=" ".join(str(answer["error"]).split())[:300])
-    return Measurement(differences=medians(one.sessions, answer["differences"]))
+    return Measurement(differences=medians(by_draw(one.sessions, answer["differences"])))

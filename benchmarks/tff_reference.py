@@ -19,10 +19,9 @@ from device_plan.compiler.model import describe
 from device_plan.compiler.prediction import Prediction
 from device_plan.compiler.process import evaluation_form, named_anew, reset_seeds, training_form
 from device_plan.compiler.replay import Replay
-from device_plan.compiler.runtime import DeviceRuntime
-from device_plan.matrix.case import SEED, Case, Cases
+from device_plan.compiler.runtime import execute
+from device_plan.matrix.case import Case, Cases
 from device_plan.matrix.runner import relative_difference
-from device_plan.plan_pb2 import PlanManifest
 from device_plan.task import FederatedTask
 from tflite_models.lowering import Profile
 
@@ -96,25 +95,15 @@ class LoweredTask:
         return self._cases[draws]
 
     def differences(self, draws: int) -> dict[str, float]:
-        """For each kind of session the median relative difference of tflite-runtime to TFF."""
-        evaluation = self._evaluation.zero.outputs
-        manifest = PlanManifest(
-            metrics=[
-                leaf.spec(name) for leaf, name in zip(evaluation, self._names.metrics, strict=True)
-            ],
-            signatures=self.graph().signatures,
-        )
-        device = DeviceRuntime(manifest, self.graph().data)
+        """For each kind of session the median relative difference of tflite-runtime to TFF.
 
-        def difference(case: Case) -> float:
-            start = {**self.checkpoint, **({} if case.seed is None else {SEED: case.seed})}
-            compute = device.train if case.computation == "training" else device.evaluate
-            return relative_difference(compute(start, case.session()), case.reference)
-
-        return {
-            name: statistics.median(difference(case) for case in cases)
-            for name, cases in self.cases(draws).by_name().items()
-        }
+        Raises:
+            RuntimeError: the graph does not run there.
+        """
+        found = execute({"": self.graph().data}, self.cases(draws))[""]
+        if found.reason:
+            raise RuntimeError(found.reason)
+        return dict(found.differences)
 
     def nudged(self, name: str, draws: int) -> float:
         """How far TFF's own result moves when its checkpoint moves by one rounding.

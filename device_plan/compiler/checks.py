@@ -20,9 +20,8 @@ from device_plan.compiler.cases import ROUNDINGS, compute_cases
 from device_plan.compiler.examples import ExampleSource
 from device_plan.compiler.flatbuffer import TrainingGraph
 from device_plan.compiler.oracle import Oracle
-from device_plan.compiler.runtime import RUNTIME, DeviceRuntime
-from device_plan.matrix.case import MAX_DIFFERENCE, SEED, Case, Cases
-from device_plan.matrix.runner import relative_difference
+from device_plan.compiler.runtime import RUNTIME, execute
+from device_plan.matrix.case import MAX_DIFFERENCE, Case, Cases
 from device_plan.plan_pb2 import PlanManifest
 
 
@@ -79,7 +78,7 @@ def variant_checks(subject: Subject, cases: Cases) -> list[Check]:
         cases: The subject's; all variants have the same.
     """
     graph = [_builtin_only(subject), _signatures(subject)]
-    return graph + _equality(subject, cases.by_name())
+    return graph + _equality(subject, cases)
 
 
 def report(checks: Iterable[Check]) -> dict[str, Any]:
@@ -158,26 +157,17 @@ def _signatures(subject: Subject) -> Check:
     return Check("signatures", False, summary)
 
 
-def _equality(subject: Subject, cases: Mapping[str, Sequence[Case]]) -> list[Check]:
-    try:
-        device = DeviceRuntime(subject.manifest, subject.graph)
-    except ValueError as error:
-        return [_does_not_run(name, error) for name in cases]
-    return [_compare(device, subject, name, draws) for name, draws in cases.items()]
+def _equality(subject: Subject, cases: Cases) -> list[Check]:
+    found = execute({"": subject.graph}, cases)[""]
+    return [
+        _does_not_run(name, found.reason)
+        if len(found.drawn.get(name, ())) < len(draws)
+        else _compare(name, draws, found.drawn[name])
+        for name, draws in cases.by_name().items()
+    ]
 
 
-def _compare(device: DeviceRuntime, subject: Subject, name: str, draws: Sequence[Case]) -> Check:
-    differences: list[float] = []
-    for case in draws:
-        start = dict(subject.checkpoint)
-        if case.seed is not None:
-            start[SEED] = case.seed
-        compute = device.train if case.computation == "training" else device.evaluate
-        try:
-            ours = compute(start, case.session())
-        except (ValueError, RuntimeError) as error:
-            return _does_not_run(name, error)
-        differences.append(relative_difference(ours, case.reference))
+def _compare(name: str, draws: Sequence[Case], differences: Sequence[float]) -> Check:
     median = statistics.median(differences)
     limit, rows = draws[0].limit, draws[0].examples
     passed = median <= limit
@@ -202,8 +192,8 @@ def _compare(device: DeviceRuntime, subject: Subject, name: str, draws: Sequence
     )
 
 
-def _does_not_run(name: str, error: Exception) -> Check:
-    return Check(f"equality: {name}", False, f"the graph does not run on {RUNTIME}: {error}"[:500])
+def _does_not_run(name: str, reason: str) -> Check:
+    return Check(f"equality: {name}", False, f"the graph does not run on {RUNTIME}: {reason}"[:500])
 
 
 def _rounded(difference: float) -> float | None:

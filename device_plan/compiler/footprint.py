@@ -4,25 +4,11 @@ Measured in fresh processes with this environment's own TFLite runtime, which
 are driven as those of the runtime matrix.
 """
 
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-from device_plan.compiler.runtime import RUNTIME
+from device_plan.compiler.runtime import execute
 from device_plan.matrix.case import Case, Cases
-from device_plan.matrix.environment import Environment, Environments
-from device_plan.matrix.matrix import run
-from device_plan.matrix.table import RuntimeSpec
-
-_HERE = RuntimeSpec(
-    name=RUNTIME,
-    family="tflite",
-    python=f"{sys.version_info.major}.{sys.version_info.minor}",
-    requirements=(RUNTIME.replace(" ", "=="),),
-    interpreter="tflite_runtime.interpreter",
-    install="light",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,15 +40,12 @@ def measure(graphs: Mapping[str, bytes], cases: Cases, batch_size: int) -> dict[
         batch_size: The plan's.
     """
     chosen = Cases(cases.checkpoint, list(_one_of_each(cases)))
-    results = run(graphs, chosen, [_HERE], _Here(), delegates=["default"])
     footprints = {}
-    for result in results:
-        found = result.measured.get("default")
-        if found is None or found.reason or found.seconds_per_step is None:
-            reason = found.reason if found and found.reason else result.reason
-            footprints[result.variant] = Footprint(reason=reason or "no step was timed")
+    for variant, found in execute(graphs, chosen).items():
+        if found.reason or found.seconds_per_step is None:
+            footprints[variant] = Footprint(reason=found.reason or "no step was timed")
             continue
-        footprints[result.variant] = Footprint(
+        footprints[variant] = Footprint(
             seconds_per_step=found.seconds_per_step,
             seconds_per_example=found.seconds_per_step / batch_size,
             rss_bytes=found.rss_bytes or 0,
@@ -74,13 +57,3 @@ def measure(graphs: Mapping[str, bytes], cases: Cases, batch_size: int) -> dict[
 def _one_of_each(cases: Cases) -> Iterable[Case]:
     for draws in cases.by_name().values():
         yield draws[0]
-
-
-class _Here(Environments):
-    """The environment that is running, for every runtime."""
-
-    def installed(self, runtime: RuntimeSpec) -> bool:  # noqa: ARG002
-        return True
-
-    def get(self, runtime: RuntimeSpec) -> Environment:  # noqa: ARG002
-        return Environment(Path(sys.executable))

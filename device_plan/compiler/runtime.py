@@ -1,54 +1,50 @@
-"""Executes a device graph as a device would, on tflite-runtime."""
+"""Executes device graphs as a device would, on this environment's own TFLite runtime.
 
-from collections.abc import Iterable, Mapping
+In a process of their own, driven as the runtimes of the matrix are: a graph that crashes
+or hangs the runtime fails, and the build goes on to say so.
+"""
 
-import numpy as np
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
 import tflite_runtime
-from tflite_runtime.interpreter import Interpreter
 
-from device_plan.plan_pb2 import PlanManifest
+from device_plan.matrix.case import Cases
+from device_plan.matrix.environment import Environment, Environments
+from device_plan.matrix.matrix import run
+from device_plan.matrix.result import Measurement
+from device_plan.matrix.table import RuntimeSpec
 
 #: The runtime that the checks ran on.
 RUNTIME = f"tflite-runtime {tflite_runtime.__version__}"
 
-Arrays = Mapping[str, np.ndarray]
+_HERE = RuntimeSpec(
+    name=RUNTIME,
+    family="tflite",
+    python=f"{sys.version_info.major}.{sys.version_info.minor}",
+    requirements=(RUNTIME.replace(" ", "=="),),
+    interpreter="tflite_runtime.interpreter",
+    install="light",
+)
 
 
-class DeviceRuntime:
-    """A plan's graph, by signature.
+def execute(graphs: Mapping[str, bytes], cases: Cases) -> dict[str, Measurement]:
+    """What each graph did on all cases, by its name, with the runtime's default delegates.
 
-    Raises:
-        ValueError: the graph does not load.
+    Args:
+        graphs: TFLite graphs of one plan by variant.
+        cases: At least one; training cases among them for a step to be timed.
     """
+    results = run(graphs, cases, [_HERE], _Here(), delegates=["default"])
+    return {result.variant: result.measured["default"] for result in results}
 
-    def __init__(self, manifest: PlanManifest, graph: bytes) -> None:
-        self._interpreter = Interpreter(model_content=graph, num_threads=1)
-        self._metrics = [spec.name for spec in manifest.metrics]
-        self._inputs = {
-            name: [spec.name for spec in signature.inputs]
-            for name, signature in manifest.signatures.items()
-        }
 
-    def train(self, checkpoint: Arrays, batches: Iterable[Arrays]) -> dict[str, np.ndarray]:
-        """A training session's update."""
-        state = self._call("begin", checkpoint)
-        for batch in batches:
-            state = self._call("batch", checkpoint, state, batch)
-        return self._call("finish", checkpoint, state)
+class _Here(Environments):
+    """The environment that is running, for every runtime."""
 
-    def evaluate(self, checkpoint: Arrays, batches: Iterable[Arrays]) -> dict[str, np.ndarray]:
-        """An evaluation session's metrics: the sum over its batches."""
-        total: dict[str, np.ndarray] = {}
-        for batch in batches:
-            outputs = self._call("eval", checkpoint, batch)
-            for name in self._metrics:
-                total[name] = total[name] + outputs[name] if name in total else outputs[name]
-        return total
+    def installed(self, runtime: RuntimeSpec) -> bool:  # noqa: ARG002
+        return True
 
-    def _call(self, signature: str, *sources: Arrays) -> dict[str, np.ndarray]:
-        values: dict[str, np.ndarray] = {}
-        for source in sources:
-            values.update(source)
-        runner = self._interpreter.get_signature_runner(signature)
-        outputs = runner(**{name: values[name] for name in self._inputs[signature]})
-        return dict(outputs)
+    def get(self, runtime: RuntimeSpec) -> Environment:  # noqa: ARG002
+        return Environment(Path(sys.executable))

@@ -20,7 +20,7 @@ from device_plan.matrix.environment import (
     isolated,
     last_lines,
 )
-from device_plan.matrix.result import Delegates, Measurement, Result, judge, medians
+from device_plan.matrix.result import Delegates, Measurement, Result, by_draw, judge, medians
 from device_plan.matrix.table import RuntimeSpec
 
 #: Seconds after which a runtime that is not done counts as hanging.
@@ -192,9 +192,11 @@ def _measurement(found: Mapping[str, Any], cases: Cases) -> Measurement:
     reason = found["error"]
     # An error is often many lines; the first says what.
     names = [case.name for case in cases.cases[: len(found["differences"])]]
+    drawn = by_draw(names, found["differences"])
     return Measurement(
         reason="" if reason is None else " ".join(str(reason).split())[:500],
-        differences=medians(names, found["differences"]),
+        differences=medians(drawn),
+        drawn=drawn,
         seconds_per_step=found.get("seconds_per_step"),
         import_s=found.get("import_s"),
         interpreter_s=found.get("interpreter_s"),

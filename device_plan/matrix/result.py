@@ -20,6 +20,7 @@ class Measurement:
         reason: Why it failed; "" if it passed.
         differences: For each name of a case, the median over its draws of the
             relative L2 difference to TFF; infinite where the graph gives no number.
+        drawn: Of the same, the difference of each draw, as far as it came.
         seconds_per_step: Median of a full training batch, one thread; None if unknown.
         import_s, interpreter_s: Seconds to import the runtime (numpy was there), to load the graph.
         rss_import_bytes, rss_bytes: Peak resident memory after the import, at the end.
@@ -27,6 +28,7 @@ class Measurement:
 
     reason: str = ""
     differences: Mapping[str, float] = field(default_factory=dict)
+    drawn: Mapping[str, Sequence[float]] = field(default_factory=dict)
     seconds_per_step: float | None = None
     import_s: float | None = None
     interpreter_s: float | None = None
@@ -91,7 +93,7 @@ class Result:
             "reason": self.reason,
             "measured": {
                 delegates: {
-                    **asdict(measurement),
+                    **{k: v for k, v in asdict(measurement).items() if k != "drawn"},
                     "differences": {
                         name: value if math.isfinite(value) else None
                         for name, value in measurement.differences.items()
@@ -102,11 +104,16 @@ class Result:
         }
 
 
-def medians(names: Sequence[str], differences: Sequence[float | None]) -> dict[str, float]:
-    """The median difference of each name, from one difference (None: not finite) a draw."""
+def by_draw(names: Sequence[str], differences: Sequence[float | None]) -> dict[str, list[float]]:
+    """The differences of each name, from one difference (None: not finite) a draw."""
     drawn: dict[str, list[float]] = {}
     for name, difference in zip(names, differences, strict=True):
         drawn.setdefault(name, []).append(math.inf if difference is None else difference)
+    return drawn
+
+
+def medians(drawn: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """The median difference of each name."""
     return {name: statistics.median(values) for name, values in drawn.items()}
 
 
