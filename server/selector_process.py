@@ -3,10 +3,11 @@
 import random
 import secrets
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 
-from server.actors.runtime import Actor, ActorSystem, Ref
+from server.actors.runtime import Actor, ActorSystem, Ref, SystemDown
 from server.actors.selector import Selector
 from server.actors.supervised import Supervised
 from server.configuration import ServerConfiguration
@@ -68,11 +69,10 @@ class SelectorProcess:
         self.downloads = Downloads(load=self._content)
         self.events = SessionEventLog()
         self.telemetry = Telemetry()
-        self.upload_memory = UploadMemory(limit=configuration.max_upload_bytes)
         self.system = system
         self._served = ServedPopulations(registry, configuration)
         self._serving = threading.Lock()
-        self._housekeeper = system.spawn(Housekeeper, name=HOUSEKEEPER, process=self)
+        self._housekeeper = self._start_housekeeper()
         self.selector = Supervised(self._start_selector)
 
     @property
@@ -103,6 +103,25 @@ class SelectorProcess:
             self.selector.restart()
         self.serve_populations()
 
+    def housekeeper_ended(self) -> None:
+        """Nobody looks after who looks after the others: another takes its place.
+
+        It hears at once of those who have died meanwhile.
+        """
+        if self.closing:
+            return
+        with suppress(SystemDown), self._serving:
+            self._housekeeper = self._start_housekeeper()
+            for ref in self._looked_after():
+                self.system.watch(self._housekeeper, ref)
+            self.system.schedule(RESTART_S, self._housekeeper, "keep_house")
+
+    def _looked_after(self) -> Iterable[Ref]:
+        return (self.selector.ref,)
+
+    def _start_housekeeper(self) -> Ref:
+        return self.system.spawn(Housekeeper, name=HOUSEKEEPER, process=self)
+
     def _begin(self) -> None:
         self.deployment.describe_old_plans(self.blobs)
         self.serve_populations()
@@ -112,6 +131,8 @@ class SelectorProcess:
         return get_content(self.blobs_of(population), sha256)
 
     def _start_selector(self) -> Ref:
+        # Nobody gives back what one that died had received.
+        self.upload_memory = UploadMemory(limit=self.configuration.max_upload_bytes)
         selector = self.system.spawn(
             Selector,
             name=self.selector_name,
@@ -136,6 +157,9 @@ class Housekeeper(Actor):
 
     def __init__(self, *, process: SelectorProcess) -> None:
         self._process = process
+
+    def on_stop(self) -> None:
+        self._process.housekeeper_ended()
 
     def keep_house(self) -> None:
         """Once a second, whatever happens."""

@@ -4,6 +4,7 @@ import os
 import random
 import secrets
 import socket
+from collections.abc import Iterable
 from contextlib import suppress
 
 from server.actors.cells import ActorDied, AskTimeout
@@ -121,6 +122,9 @@ class EmbeddedTier(SelectorProcess):
         self.system.watch(self._housekeeper, coordinator)
         coordinator.tell("begin")
 
+    def _looked_after(self) -> Iterable[Ref]:
+        return (*super()._looked_after(), *self.coordinators.values())
+
     def died(self, name: str, reason: BaseException | None) -> None:
         """The selector or a coordinator has ended.
 
@@ -136,5 +140,5 @@ class EmbeddedTier(SelectorProcess):
         """Starts an actor in the place of one that died."""
         if name == SELECTOR:
             super().replace(name)
-        else:
+        elif not self.coordinators[name.removeprefix(COORDINATOR)].alive:
             self.start_coordinator(name.removeprefix(COORDINATOR))

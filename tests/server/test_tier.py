@@ -12,6 +12,7 @@ from device_plan.archive import DevicePart, PlanArchive, write_archive
 from device_plan.plan_pb2 import PlanManifest, Runtime, ServerPart
 from server.actors.cells import ActorDied
 from server.configuration import ServerConfiguration
+from server.selector_process import HOUSEKEEPER
 from server.storage.blobs import get_content, put_content
 from server.storage.plans import PlanVariant
 from server.tier import EmbeddedTier
@@ -56,6 +57,29 @@ def test_a_coordinator_that_dies_is_replaced_and_its_successor_gets_the_lease(
     eventually(lambda: tier.coordinators[POPULATION] is not first)
     assert not first.alive
     eventually(lambda: coordinated(tier))
+
+
+def test_a_housekeeper_that_dies_is_replaced_and_its_successor_misses_no_death(
+    tier: EmbeddedTier,
+) -> None:
+    eventually(lambda: coordinated(tier))
+    housekeeper, coordinator = tier.system.find(HOUSEKEEPER), tier.coordinators[POPULATION]
+    assert housekeeper is not None
+    housekeeper.tell("a message that it does not know")
+    coordinator.tell("a message that it does not know")
+    eventually(lambda: tier.coordinators[POPULATION] is not coordinator)
+    eventually(lambda: coordinated(tier))
+    assert not housekeeper.alive
+    assert tier.system.find(HOUSEKEEPER) is not None
+
+
+def test_what_a_selector_that_died_had_received_takes_no_place_any_more(
+    tier: EmbeddedTier,
+) -> None:
+    assert tier.upload_memory.take(1000) is not None
+    tier.selector.tell("a message that it does not know")
+    eventually(lambda: tier.upload_memory.held == 0)
+    assert tier.upload_memory.limit == tier.configuration.max_upload_bytes
 
 
 def test_a_tier_can_be_closed_while_a_coordinator_is_dead(tier: EmbeddedTier) -> None:
