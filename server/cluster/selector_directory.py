@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 import ray
 from ray.actor import ActorHandle
 
 from server.actors.cells import Ref
 from server.cluster.ray_system import RaySystem
-from server.cluster.remote_ref import RemoteRef
 
 #: What the names of selector actors begin with; the rest is the selector's id.
 SELECTOR = "selector/"
@@ -38,39 +37,47 @@ class RayDirectory:
 
     def __init__(self, system: RaySystem) -> None:
         self._system = system
-        self._gates: dict[str, ActorHandle] = {}
+        self._mailboxes: Mapping[str, ActorHandle] = {}
 
     def members(self) -> Mapping[str, Ref]:
         """Those whose process was heard of in the last seconds, by id."""
-        gates = self._known()
-        newest = {name.removeprefix(_MAILBOX).rpartition("/")[0]: name for name in sorted(gates)}
-        refs = {
-            selector_id: RemoteRef(SELECTOR + selector_id, gates[name], self._system)
-            for selector_id, name in newest.items()
+        self._mailboxes = mailboxes(self._system.namespace, known=self._mailboxes)
+        newest = newest_mailboxes(self._mailboxes)
+        return {
+            selector_id: self._system.ref_at(newest[selector_id], SELECTOR + selector_id)
+            for selector_id in sorted(answering(newest))
         }
-        calls = {ref.gate.lives.remote(ref.name): each for each, ref in refs.items()}
-        if not calls:
-            return {}
-        answered, _ = ray.wait(list(calls), num_returns=len(calls), timeout=ANSWER_S)
-        alive = {calls[call] for call in answered if _says_yes(call)}
-        return {each: self._here(ref) for each, ref in sorted(refs.items()) if each in alive}
 
-    def _here(self, ref: RemoteRef) -> Ref:
-        return self._system.ref_at(ref.gate, ref.name)
 
-    def _known(self) -> Mapping[str, ActorHandle]:
-        names = [name for name in ray.util.list_named_actors() if name.startswith(_MAILBOX)]
-        known = {}
-        for name in names:
-            try:
-                known[name] = self._gates.get(name) or ray.get_actor(
-                    name, namespace=self._system.namespace
-                )
-            except ValueError:
-                # It ended just now.
-                continue
-        self._gates = known
-        return known
+def mailboxes(
+    namespace: str, *, known: Mapping[str, ActorHandle] | None = None
+) -> Mapping[str, ActorHandle]:
+    """All that Ray knows, by name; those that are known already are not asked for again."""
+    known = known or {}
+    found = {}
+    for name in ray.util.list_named_actors():
+        if not name.startswith(_MAILBOX):
+            continue
+        try:
+            found[name] = known.get(name) or ray.get_actor(name, namespace=namespace)
+        except ValueError:
+            # It ended just now.
+            continue
+    return found
+
+
+def newest_mailboxes(found: Mapping[str, ActorHandle]) -> Mapping[str, ActorHandle]:
+    """One for each selector, by its id."""
+    return {name.removeprefix(_MAILBOX).rpartition("/")[0]: found[name] for name in sorted(found)}
+
+
+def answering(selectors: Mapping[str, ActorHandle]) -> Set[str]:
+    """The ids of those whose process says within a second that its selector lives."""
+    calls = {gate.lives.remote(SELECTOR + each): each for each, gate in selectors.items()}
+    if not calls:
+        return frozenset()
+    answered, _ = ray.wait(list(calls), num_returns=len(calls), timeout=ANSWER_S)
+    return frozenset(calls[call] for call in answered if _says_yes(call))
 
 
 def _says_yes(call: ray.ObjectRef) -> bool:

@@ -97,7 +97,10 @@ def examination(
     yield from examine("blob store", partial(configured_blobs, configuration.blobs))
     if configuration.ray_address is not None:
         remedy = "start Ray's head there (`ray start --head`), or correct --ray-address"
-        yield service.reachable("Ray", configuration.ray_address, remedy)
+        found = service.reachable("Ray", configuration.ray_address, remedy)
+        yield found
+        if found.status == "fine":
+            yield from examine("selectors", partial(_selectors, configuration, len(urls)))
     yield from examine("address", partial(service.port_findings, configuration))
     for url in urls:
         yield from examine(f"server {url}", partial(service.server_findings, url))
@@ -111,6 +114,14 @@ def examination(
             yield from round_findings(ended)
 
     yield from examine("rounds", rounds)
+
+
+def _selectors(configuration: ServerConfiguration, servers: int) -> Iterator[Finding]:
+    from server.doctor.selectors import selector_findings
+
+    assert configuration.ray_address is not None
+    token_file = configuration.data_dir / "ray.token"
+    return selector_findings(configuration.ray_address, servers=servers, token_file=token_file)
 
 
 def _plan_keys(configuration: ServerConfiguration) -> Iterator[Finding]:

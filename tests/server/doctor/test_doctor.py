@@ -17,6 +17,7 @@ from server.doctor.blobs import blob_findings, configured_blobs
 from server.doctor.database import DatabaseExamination
 from server.doctor.finding import Finding, examine
 from server.doctor.rounds import REMEDIES, EndedRound, round_findings
+from server.doctor.selectors import findings_of
 from server.storage.blobs import LocalBlobs
 from server.storage.database import open_database
 from server.storage.registry import Registry
@@ -208,6 +209,20 @@ def test_an_address_of_ray_that_does_not_answer_is_wrong() -> None:
         port = ray.getsockname()[1]
         assert service.reachable("Ray", f"127.0.0.1:{port}", "start it").status == "fine"
         assert service.reachable("Ray", f"ray://127.0.0.1:{port}", "start it").status == "fine"
+
+
+def test_selectors_that_are_missing_or_silent_are_named() -> None:
+    found = by_check(findings_of(["a", "b"], {"a", "b"}, servers=2))
+    assert found["selectors"].status == "fine"
+    (none,) = findings_of([], set(), servers=0)
+    assert none.status == "wrong"
+    assert "none is registered" in none.detail
+    found = by_check(findings_of(["a", "b"], {"a"}, servers=2))
+    assert found["selector b"].status == "wrong"
+    assert (found["selectors"].status, found["selectors"].detail[-1]) == ("fine", "a")
+    found = by_check(findings_of(["a"], {"a"}, servers=3))
+    assert found["selectors"].status == "warning"
+    assert "1 registered with Ray (a), 3 named" in found["selectors"].detail
 
 
 def test_abandoned_rounds_are_told_by_task_and_reason_with_what_to_do() -> None:
