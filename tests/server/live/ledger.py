@@ -46,6 +46,24 @@ class Ledger:
         return int(epoch)
 
     @contextmanager
+    def closed(self) -> Iterator[None]:
+        """PostgreSQL refuses every connection to the database, those that are open too."""
+        name = self._engine.url.database
+        elsewhere = create_engine(
+            self._engine.url.set(database="template1"),
+            poolclass=NullPool,
+            isolation_level="AUTOCOMMIT",
+        )
+        cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name"
+        with elsewhere.connect() as connection:
+            connection.exec_driver_sql(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+            try:
+                connection.execute(text(cut), {"name": name})
+                yield
+            finally:
+                connection.exec_driver_sql(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+
+    @contextmanager
     def locked(self) -> Iterator[None]:
         """Nobody else writes: SQLite's only write lock, or PostgreSQL's tables of models."""
         sqlite = self._engine.dialect.name == "sqlite"

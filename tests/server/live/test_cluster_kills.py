@@ -7,18 +7,23 @@ in every run; the whole table takes minutes.
 """
 
 import dataclasses
+import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from server.admin_client import AdminError
+from server.admin_client import AdminClient, AdminError
+from tests.house import ROOT
 from tests.server.live.clustered import Cluster
-from tests.server.live.device import Device
+from tests.server.live.device import CHUNK, Device, request
 from tests.server.live.ledger import Ledger
 from tests.server.live.mean_plan import plan_for
 from tests.server.live.moments import MOMENTS, Interrupted, Stage, frozen
@@ -160,6 +165,82 @@ def test_a_selector_that_was_frozen_for_a_moment_goes_on(
     live.carry_on()
     live.assert_committed()
     live.assert_next_begins(since, NEXT_ROUND_S, say=f"selector frozen while {moment}")
+
+
+def test_what_a_selector_has_is_not_in_a_sum_that_was_taken_while_it_was_frozen(
+    cluster: Cluster, stage: Stage, mean_plan: Path
+) -> None:
+    """Of four devices three are wanted; of those that came one is at the frozen selector."""
+    wanted = {"goal_count": 3, "over_selection": 4 / 3, "minimum_fraction": 0.5}
+    plan = plan_for("cluster-kills/frozen", base=mean_plan, **wanted)
+    stage = dataclasses.replace(stage, task=cluster.selectors[0].deploy(plan))
+    with MOMENTS["assigned"](stage) as live:
+        ours = at_first_selector(live)
+        done, half = (device for device in live.devices if device not in ours)
+        assert done.finish()
+        assert half.report().status == 200
+        assert half.put(half.data[:CHUNK], offset=0, total=len(half.data)).status == 200
+        with frozen(part(cluster, "selector", "selector-1")):
+            assert live.carry_on(ours) == ours
+            live.assert_committed(ours)
+        # It has woken: whoever had delivered stays so, and the other need not go on.
+        assert done.ask().reason == "ALREADY_SUBMITTED"
+        told = eventually(lambda: half.ask().reason)
+        assert told in ("ROUND_OVER", "GOAL_REACHED")
+        for reply in (half.upload(), half.submit()):
+            assert reply.reason == told, reply.error
+    live.assert_committed(ours)
+    with MOMENTS["assigned"](stage) as following:
+        in_sum = following.carry_on()
+    assert len(in_sum) == 3
+    following.assert_committed(in_sum)
+    stage.task.act("cancel")
+
+
+def test_the_doctor_names_a_selector_that_is_frozen(cluster: Cluster) -> None:
+    first, second = (part(cluster, "selector", f"selector-{number}") for number in (0, 1))
+    found = doctor(first)
+    assert found["selectors"]["status"] == "fine"
+    assert found["selectors"]["detail"].endswith("selector-0, selector-1")
+    with frozen(second):
+        found = doctor(first)
+    assert found["selectors"]["detail"].endswith("selector-0")
+    assert found["selector selector-1"]["status"] == "wrong"
+
+
+def doctor(where: psutil.Process) -> dict[str, dict[str, str]]:
+    """Its findings by check, with the settings of a process."""
+    run = subprocess.run(
+        [sys.executable, "-m", "nightshift", "doctor", "--json"],
+        cwd=ROOT,
+        env=where.environ(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode in (0, 1), run.stderr
+    return {each["check"]: each for each in json.loads(run.stdout)["findings"]}
+
+
+def test_an_operator_is_told_to_wait_while_the_database_lets_nobody_in(
+    cluster: Cluster, stage: Stage
+) -> None:
+    port, admin = cluster.selectors[0].port, cluster.selectors[0].admin
+    token = json.loads((cluster.data / "secrets.json").read_text())["admin_token"]
+    with stage.ledger.closed():
+        reply = request(
+            port, "GET", "/v1/admin/tasks", headers={"Authorization": f"Bearer {token}"}
+        )
+        assert reply.status == 503
+        assert int(reply.headers["retry-after"]) > 0
+        assert "the database does not answer just now" in json.loads(reply.body)["error"]
+    eventually(partial(answers, admin))
+
+
+def answers(admin: AdminClient) -> bool:
+    with suppress(AdminError):
+        return bool(admin.get("tasks"))
+    return False
 
 
 @moments("assigned")
