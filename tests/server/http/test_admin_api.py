@@ -81,7 +81,7 @@ def test_an_operator_is_told_to_wait_for_a_database_server_that_is_away(tmp_path
                 operator.with_no_token_of_ours(),
             ):
                 assert_told_to_wait(answer, "database")
-                assert "nightshift@" not in answer.text
+                assert "postgresql" not in answer.text
             postgresql.start()
             assert operator.bound_sessions().status_code == 200
 

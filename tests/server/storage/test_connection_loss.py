@@ -195,7 +195,7 @@ def test_a_database_that_is_not_there_cannot_be_opened(server: PrivatePostgresql
         reason()
         try:
             with pytest.raises(UnusableDatabase, match="cannot open the database") as raised:
-                open_database(unreachable.replace("nightshift@", "nightshift:secret@"))
+                open_database(unreachable.replace("@/", ":secret@/"))
         finally:
             server.thaw()
         assert "secret" not in str(raised.value)
