@@ -20,6 +20,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import ray
@@ -161,6 +162,17 @@ class RaySystem(ActorSystem):
         One that is silent, for example frozen, is found too: it still has the name.
         """
         return self.find_here(name) or self._find_apart(name)
+
+    def find_all(self, prefix: str) -> list[Ref]:
+        """The actors with processes of their own whose names begin so, silent ones too."""
+        found: list[Ref] = []
+        for name in ray.util.list_named_actors():
+            if name.startswith(prefix):
+                # It may have ended just now.
+                with suppress(ValueError):
+                    gate = ray.get_actor(name, namespace=self.namespace)
+                    found.append(RemoteRef(name, gate, self))
+        return found
 
     def find_here(self, name: str) -> Ref | None:
         """The living actor of that name in this process."""

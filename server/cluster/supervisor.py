@@ -10,16 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-
-import ray
+from typing import TYPE_CHECKING
 
 from server.actors.cells import ActorDied, Ref
 from server.actors.runtime import Actor
 from server.cluster.model_update import MODEL_UPDATE
-from server.cluster.ray_system import RaySystem
-from server.cluster.remote_ref import RemoteRef
 from server.storage.leases import Leases, LeaseState
 from server.telemetry.logs import event_log
+
+if TYPE_CHECKING:
+    from server.cluster.ray_system import RaySystem
 
 _log = event_log("server.cluster.supervisor")
 
@@ -160,13 +160,9 @@ class Supervisor(Actor):
 
     def _retire_others(self, population: str, holder: str) -> None:
         """Others wait for a lease that they shall not have; a frozen one ends when it wakes."""
-        for name in ray.util.list_named_actors():
-            if name.startswith(f"{COORDINATOR}{population}/") and name != holder:
-                try:
-                    gate = ray.get_actor(name, namespace=self.system.namespace)
-                except ValueError:
-                    continue
-                RemoteRef(name, gate, self.system).stop()
+        for other in self.system.find_all(f"{COORDINATOR}{population}/"):
+            if other.name != holder:
+                self.system.stop(other)
 
     def _succeed(self, population: str, epoch: int) -> None:
         now = self.system.now()

@@ -6,6 +6,7 @@ import os
 import secrets
 import signal
 import socket
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -25,6 +26,9 @@ from server.selector_process import HOUSEKEEPER, SelectorProcess
 
 #: Whose actors have a process each.
 APART = (Coordinator, MasterAggregator, ModelUpdate)
+
+#: The name of the supervisor's actor in every selector process.
+SUPERVISOR = "supervisor"
 
 
 class ClusterTier(SelectorProcess):
@@ -67,15 +71,7 @@ class ClusterTier(SelectorProcess):
             selector_id=selector_id,
             selector_name=SELECTOR + selector_id,
         )
-        self._supervisor = self.system.spawn(
-            Supervisor,
-            name="supervisor",
-            populations=lambda: self.populations,
-            leases=self.registry.leases,
-            lease_ttl_s=configuration.lease_ttl_s,
-            start_coordinator=self._start_coordinator,
-            start_model_update=self._start_model_update,
-        )
+        self._supervisor = self._start_supervisor()
 
     def start(self) -> None:
         """Begins to serve the populations in the registry."""
@@ -114,6 +110,37 @@ class ClusterTier(SelectorProcess):
         # Without one, the next reads the registry when it takes over.
         if coordinator is not None:
             coordinator.tell("tasks_changed")
+
+    def died(self, name: str, reason: BaseException | None) -> None:
+        """The selector or the supervisor has ended."""
+        if name == SUPERVISOR:
+            self.telemetry.failures.actor_died("supervisor", name, reason)
+        else:
+            super().died(name, reason)
+
+    def replace(self, name: str) -> None:
+        """Starts an actor in the place of one that died."""
+        if name != SUPERVISOR:
+            super().replace(name)
+        elif not self._supervisor.alive:
+            self._supervisor = self._start_supervisor()
+            self._supervisor.tell("begin")
+
+    def _looked_after(self) -> Iterable[Ref]:
+        return (*super()._looked_after(), self._supervisor)
+
+    def _start_supervisor(self) -> Ref:
+        supervisor = self.system.spawn(
+            Supervisor,
+            name=SUPERVISOR,
+            populations=lambda: self.populations,
+            leases=self.registry.leases,
+            lease_ttl_s=self.configuration.lease_ttl_s,
+            start_coordinator=self._start_coordinator,
+            start_model_update=self._start_model_update,
+        )
+        self.system.watch(self._housekeeper, supervisor)
+        return supervisor
 
     def _start_coordinator(self, population: str, name: str) -> Ref:
         return self.system.spawn_apart(

@@ -302,3 +302,13 @@ def test_a_cancelled_message_never_arrives(world: World) -> None:
     assert all(counter.ask("note_and_call_back", [(0.05, n) for n in range(100)]))
     counter.ask("note_later", 0.1, "last")
     assert told(counter) == ["last"]
+
+
+def test_actors_apart_are_found_by_how_their_names_begin(ray_node: str) -> None:
+    system = RaySystem(namespace=ray_node, apart=(Counter,))
+    for name in ("found/1", "found/2", "another"):
+        system.spawn(Counter, name=name)
+    found = {ref.name: ref for ref in system.find_all("found/")}
+    assert set(found) == {"found/1", "found/2"}
+    assert found["found/2"].ask("read") == 0
+    assert system.shutdown(PATIENCE_S)
