@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 from server.actors.runtime import ActorDied
 from server.actors.selector import Selector
 from server.actors.services import Services
+from server.cluster.tier import APART
 from server.configuration import ServerConfiguration
 from server.downloads import Downloads
 from server.http.blob_route import BlobRoute
@@ -28,9 +29,8 @@ from server.storage.errors import DatabaseUnavailable
 from server.storage.plans import PlanVariant
 from server.storage.registry import Registry
 from server.telemetry.telemetry import Telemetry
-from server.upload import UploadMemory
 from tests.server.faults.exact_plan import POPULATION, RUNTIME, ExactUpdater, plan
-from tests.server.faults.parts import ClusterSelector, Directory, Parts, SimulatedTier
+from tests.server.faults.parts import Directory, Parts, SimulatedClusterTier, SimulatedTier
 from tests.server.faults.process import Process
 from tests.server.faults.setting import Setting
 from tests.server.faults.simulated_system import SimulatedCell, SimulatedSystem
@@ -47,6 +47,8 @@ ORPHANED_S = (0.05, 5.0)
 
 #: Estimating seven devices takes no megabyte.
 PACE_SLOTS_LOG2 = 10
+
+_APART = frozenset(each.__name__ for each in APART)
 
 #: Told the process, name, arguments and result of each operation on the registry.
 TookEffect = Callable[[Process, str, tuple[Any, ...], Any], None]
@@ -145,7 +147,6 @@ class Deployment:
         self._names: dict[str, SimulatedCell] = {}
         self._updater = ExactUpdater(world)
         self._systems: list[SimulatedSystem] = []
-        self._memories: dict[Process, UploadMemory] = {}
         self._spawned: dict[Process, list[Process]] = {}
         self._registry = Registry(engine=engine, clock=lambda: 0.0)
         world.supervisor = self._killed
@@ -179,9 +180,6 @@ class Deployment:
                     found.append(f"{name}: actor {cell.name}")
                 if cell.role == "Selector":
                     found += [f"{name}: {what}" for what in _left_in(cell.actor)]
-            memory = self._memories.get(system.process)
-            if memory is not None and memory.held:
-                found.append(f"{name}: {memory.held} bytes of uploads")
         return found
 
     def state(self) -> str:
@@ -219,15 +217,11 @@ class Deployment:
             registry=services.registry,
             services=services,
             downloads=Downloads(load=lambda _population, sha256: get_content(files, sha256)),
-            memory=UploadMemory(limit=1 << 20),
             telemetry=_telemetry(),
             rng=random.Random(self._world.rng.random()),
         )
-        self._memories[process] = parts.memory
-        if self._setting.selectors:
-            selector = ClusterSelector(parts, self._directory).start()
-        else:
-            selector = SimulatedTier(parts, self._directory).begin()
+        tier = SimulatedClusterTier if self._setting.selectors else SimulatedTier
+        selector = tier(parts, self._directory).begin()
         application = DeviceProtocol(
             _no_other_route,
             selector=selector,
@@ -268,13 +262,14 @@ class Deployment:
     def _place(
         self, system: SimulatedSystem, role: str, name: str, arguments: dict[str, Any]
     ) -> SimulatedSystem:
-        """In cluster mode coordinators and master aggregators have processes of their own;
-        a coordinator's master aggregators are on its machine."""
-        if not self._setting.selectors or role not in ("Coordinator", "MasterAggregator"):
+        """In cluster mode some actors have processes of their own; a coordinator's master
+        aggregators are on its machine."""
+        if not self._setting.selectors or role not in _APART:
             return system
         machine = system.process.machine if role == "MasterAggregator" else None
         own = self._system(f"{role} {name}", machine)
-        arguments["services"] = self._services(own.process)
+        if "services" in arguments:
+            arguments["services"] = self._services(own.process)
         if role == "MasterAggregator":
             self._spawned.setdefault(system.process, []).append(own.process)
         return own
@@ -305,6 +300,7 @@ def _configuration(lease_ttl_s: float) -> ServerConfiguration:
         session_grace_s=5.0,
         min_retry_s=0.5,
         max_retry_s=8.0,
+        max_upload_bytes=1 << 20,
         rendezvous_s=2.0,
     )
 
@@ -322,6 +318,8 @@ def _left_in(selector: Selector) -> list[str]:
         for name, count in selector._sessions.live.items()
         if count
     ]
+    if selector._memory.held:
+        found.append(f"{selector._memory.held} bytes of uploads")
     for desk in selector._desks.values():
         found += [f"pool of {round_id}" for round_id in desk.quota.rounds]
         if desk.memory.held:

@@ -347,10 +347,12 @@ class SimulatedSystem:
         system = self.world.placement(self, role, name, kwargs)
         if not system.process.alive:
             raise SystemDown(f"cannot spawn {name!r}")
-        if self.find(name) is not None:
+        # Whoever has a process of its own is found from every other.
+        names = system.process.cells if system is self else self.shared_names
+        if name in names and not names[name].ended:
             raise ValueError(f"an actor named {name!r} is alive; stop it or take another name")
         cell = SimulatedCell(system, name, role, inline=dispatch == "inline")
-        system.process.cells[name] = system.shared_names[name] = cell
+        system.process.cells[name] = names[name] = cell
         try:
             cell.actor = system.construct(cls, cell, kwargs)
         except BaseException:
@@ -358,6 +360,11 @@ class SimulatedSystem:
             del system.process.cells[name]
             raise
         return cell.ref
+
+    def spawn_apart(self, cls: Callable[..., Any], *, detached: bool, **arguments: Any) -> Ref:
+        """As `spawn`: who lives apart, and who ends with whom, is the deployment's affair."""
+        assert detached
+        return self.spawn(cls, **arguments)
 
     def construct(self, cls: Callable[..., Any], cell: SimulatedCell, kwargs: Any) -> object:
         if not (isinstance(cls, type) and issubclass(cls, Actor)):
@@ -371,6 +378,11 @@ class SimulatedSystem:
     def find(self, name: str) -> Ref | None:
         cell = self.process.cells.get(name) or self.shared_names.get(name)
         return cell.ref if cell is not None and not cell.ended else None
+
+    def find_all(self, prefix: str) -> list[Ref]:
+        """See `RaySystem.find_all`."""
+        cells = self.shared_names.values()
+        return [cell.ref for cell in cells if cell.name.startswith(prefix) and not cell.ended]
 
     def stop(self, ref: Ref) -> None:
         self.world.effect()
