@@ -134,6 +134,18 @@ def test_a_product_that_sums_over_the_batch_runs_at_any_batch_size():
         np.testing.assert_allclose(function(a, b)[0], a.T @ b, rtol=1e-5, atol=1e-5)
 
 
+def test_a_product_with_a_large_transposed_matrix_is_made_in_parts():
+    from tflite_models.lowering.rules import RULES
+
+    a, b = normal(0, 700, 5003), normal(1, 700, 3)
+    function = DeviceFunction(
+        lambda a, b: RULES["MatMul"].apply([a, b], {"transpose_a": True}), [a, b], dynamic=()
+    )
+    expected = a.astype(np.float64).T @ b
+    np.testing.assert_allclose(function(a, b)[0], expected, rtol=1e-4, atol=1e-4)
+    assert function.graph.count(b"BatchMatMul") > 1
+
+
 @pytest.mark.parametrize(
     ("equation", "second"),
     [("abc,cde->abde", (4, 2, 3)), ("abde,cde->abc", (5, 2, 4)), ("abde,abc->cde", None),

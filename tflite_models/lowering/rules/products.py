@@ -25,6 +25,12 @@ REUSED_ROWS = 64
 #: Entries of a matrix (1 MiB of float32) that stays in a core's cache while it is copied.
 CACHED_ENTRIES = 2**18
 
+#: Entries of a left matrix (4 MiB of float32) that is transposed as a whole.
+TRANSPOSED_ENTRIES = 2**20
+
+#: Columns, at least, of the parts in which a larger one is transposed.
+MIN_PIECE = 1024
+
 
 @rule("MatMul")
 def matrix_product(
@@ -37,8 +43,10 @@ def matrix_product(
     """
     if is_constant(a) or is_constant(b):
         return tf.matmul(a, b, transpose_a=transpose_a, transpose_b=transpose_b)
+    if transpose_a and not transpose_b:
+        return _transposed_product(a, b)
     if not transpose_b:
-        return tf.raw_ops.BatchMatMulV2(x=a, y=b, adj_x=transpose_a)
+        return tf.raw_ops.BatchMatMulV2(x=a, y=b)
     copied = worth_a_copy(b, a.shape[1 if transpose_a else 0])
     # A batch axis keeps the converter from FULLY_CONNECTED; it comes after the
     # transposition, which the converter would undo otherwise.
@@ -46,6 +54,28 @@ def matrix_product(
     left = tf.expand_dims(a, 0)
     product = tf.raw_ops.BatchMatMulV2(x=left, y=right, adj_x=transpose_a, adj_y=not copied)
     return tf.squeeze(product, 0)
+
+
+def _transposed_product(a: Value, b: Value) -> Value:
+    """a^T b, with some columns of `a` after the others where it is large.
+
+    A runtime copies the transposed left matrix, and some of them a second time as the
+    multiplication wants it. Of the gradient of 10,000 words' scores these are the largest
+    arrays of a training step.
+
+    Args:
+        a, b: [inner, rows], [inner, columns].
+    """
+    inner, rows = a.shape.as_list()
+    count = 1
+    if inner is not None and rows is not None and not batch.is_generic(rows):
+        entries = batch.times_batch(inner, TYPICAL_BATCH) * rows
+        count = min(-(-entries // TRANSPOSED_ENTRIES), rows // MIN_PIECE)
+    if count <= 1:
+        return tf.raw_ops.BatchMatMulV2(x=a, y=b, adj_x=True)
+    size = -(-rows // count)
+    pieces = [a[:, start : start + size] for start in range(0, rows, size)]
+    return tf.concat([tf.raw_ops.BatchMatMulV2(x=p, y=b, adj_x=True) for p in pieces], axis=0)
 
 
 def worth_a_copy(b: Value, rows: int | None) -> bool:
