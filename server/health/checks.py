@@ -12,6 +12,9 @@ from server.storage.registry import Registry
 PROBE_KEY = "probe/present"
 PROBE = b"nightshift\n"
 
+#: Seconds in which a coordinator that died has its successor.
+SUCCESSION_S = 10.0
+
 #: Seconds that a model update may take to start before it is told to again.
 RESTART_S = 15.0
 
@@ -48,23 +51,50 @@ def blobs_answer(blobs: BlobStore) -> Callable[[], str]:
     return check
 
 
-def leases_are_held(without: Iterable[str], holder: Callable[[str], str | None]) -> str:
-    """Whether somebody coordinates each population.
+class LeasesAreHeld:
+    """A check of whether somebody coordinates each population.
+
+    A coordinator's successor takes seconds, in which devices are told when to come
+    back. If every server said at once that it is not ready, they would reach none.
 
     Args:
         without: The populations that this process does not coordinate.
         holder: Who has a population's lease now; None if nobody has.
+        now: Seconds, monotonic.
     """
-    elsewhere, nobody = [], []
-    for population in without:
-        owner = holder(population)
-        if owner is None:
-            nobody.append(population)
-        else:
-            elsewhere.append(f"{population} by {owner}")
-    if nobody:
-        raise NotWell(f"nobody coordinates {', '.join(nobody)}")
-    return f"coordinated elsewhere: {', '.join(elsewhere)}" if elsewhere else "all held here"
+
+    def __init__(
+        self,
+        without: Callable[[], Iterable[str]],
+        holder: Callable[[str], str | None],
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._without = without
+        self._holder = holder
+        self._now = now
+        self._was_well = False
+        self._nobody_since: float | None = None
+
+    def __call__(self) -> str:
+        """Raises NotWell if nobody coordinates some, and a succession does not take so long."""
+        elsewhere, nobody = [], []
+        for population in self._without():
+            owner = self._holder(population)
+            if owner is None:
+                nobody.append(population)
+            else:
+                elsewhere.append(f"{population} by {owner}")
+        if not nobody:
+            self._was_well, self._nobody_since = True, None
+            return (
+                f"coordinated elsewhere: {', '.join(elsewhere)}" if elsewhere else "all held here"
+            )
+        if self._nobody_since is None:
+            self._nobody_since = self._now()
+        text = f"nobody coordinates {', '.join(nobody)}"
+        if not self._was_well or self._now() - self._nobody_since > SUCCESSION_S:
+            raise NotWell(text)
+        return f"{text} yet: a successor has {SUCCESSION_S:g} s"
 
 
 def model_update_is_ready(

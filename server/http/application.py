@@ -16,9 +16,9 @@ from device_plan.wire_pb2 import UNKNOWN_ROUTE, Error
 from server.actors.cells import ActorDied, AskTimeout
 from server.configuration import ServerConfiguration
 from server.health.checks import (
+    LeasesAreHeld,
     blobs_answer,
     database_answers,
-    leases_are_held,
     model_update_is_ready,
     selector_answers,
 )
@@ -102,10 +102,7 @@ class Application:
                 Probe("accepting", self._accepts),
                 Probe("database", partial(database_answers, tier.registry)),
                 Probe("blobs", blobs_answer(tier.blobs)),
-                Probe(
-                    "leases",
-                    lambda: leases_are_held(tier.populations_without_lease(), self._holder),
-                ),
+                Probe("leases", LeasesAreHeld(tier.populations_without_lease, self._holder)),
                 Probe(
                     "model_update",
                     model_update_is_ready(lambda: tier.updater.ready, tier.updater.start),

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from server.actors.runtime import ActorSystem
-from server.health.checks import blobs_answer, database_answers, leases_are_held
+from server.health.checks import SUCCESSION_S, LeasesAreHeld, blobs_answer, database_answers
 from server.health.probe import NotWell
 from server.health.pulse import STUCK_AFTER_S, Heartbeat, Pulse
 from server.storage.blobs import LocalBlobs
@@ -56,7 +56,27 @@ def test_a_blob_store_that_lost_its_objects_is_noticed(tmp_path: Path) -> None:
 
 def test_a_population_may_be_coordinated_here_or_elsewhere_but_not_nowhere() -> None:
     holders = {"b": "selector-2/17", "c": None}
-    assert leases_are_held([], holders.get) == "all held here"
-    assert "b by selector-2/17" in leases_are_held(["b"], holders.get)
+    assert LeasesAreHeld(list, holders.get)() == "all held here"
+    assert "b by selector-2/17" in LeasesAreHeld(lambda: ["b"], holders.get)()
     with pytest.raises(NotWell, match="nobody coordinates c"):
-        leases_are_held(["b", "c"], holders.get)
+        LeasesAreHeld(lambda: ["b", "c"], holders.get)()
+
+
+def test_a_server_stays_ready_while_a_coordinator_is_succeeded_but_not_for_longer() -> None:
+    holders: dict[str, str | None] = {"b": "one"}
+    clock = 100.0
+    check = LeasesAreHeld(lambda: holders, lambda name: holders[name], lambda: clock)
+    check()
+    for _ in range(3):
+        clock += 1000.0
+        holders["b"] = None
+        assert "nobody coordinates b yet" in check()
+        clock += SUCCESSION_S
+        assert "nobody coordinates b yet" in check()
+        holders["b"] = "its successor"
+        assert "b by its successor" in check()
+    holders["b"] = None
+    check()
+    clock += SUCCESSION_S + 1.0
+    with pytest.raises(NotWell, match="nobody coordinates b"):
+        check()
