@@ -45,6 +45,8 @@ RESTART_S = 1.0
 #: a process that was killed.
 ORPHANED_S = (0.05, 5.0)
 
+HOLDOUT_SALT = b"salt of sixteen!"
+
 #: Estimating seven devices takes no megabyte.
 PACE_SLOTS_LOG2 = 10
 
@@ -89,8 +91,8 @@ def prepare(registry: Registry, setting: Setting) -> None:
     store = _Memory(objects)
     registry.populations.create(
         name=POPULATION,
-        holdout_fraction=0.3 if setting.evaluates else 0.0,
-        holdout_salt=b"salt of sixteen!",
+        holdout_fraction=setting.holdout_fraction,
+        holdout_salt=HOLDOUT_SALT,
     )
     registry.plans.add(digest=archive.digest, variants=[_plan_blobs()[1]], manifest={}, schedule={})
     training = registry.tasks.create(

@@ -10,8 +10,14 @@ from dataclasses import dataclass
 from unittest import mock
 
 from server import served_population
+from server.protocol.holdout import Holdout
 from server.storage.registry import Registry
-from tests.server.faults.deployment import Deployment, prepare, small_pace_policy
+from tests.server.faults.deployment import (
+    HOLDOUT_SALT,
+    Deployment,
+    prepare,
+    small_pace_policy,
+)
 from tests.server.faults.fault import Fault, draw, single_freezes, single_kills
 from tests.server.faults.invariants import Invariants
 from tests.server.faults.setting import SETTINGS, Setting
@@ -96,8 +102,8 @@ def _run(
     )
     deployment.start()
     fleet = Fleet(drop_out=setting.drop_out, abort=setting.abort)
-    for number in range(setting.devices):
-        device = VirtualDevice(
+    devices = [
+        VirtualDevice(
             number=number,
             world=world,
             web=web,
@@ -105,6 +111,10 @@ def _run(
             rng=random.Random(f"device {seed} {number}"),
             attributes={"country": ("de", "fr")[number % 2]},
         )
+        for number in range(setting.devices)
+    ]
+    _let_enough_train(devices, setting)
+    for device in devices:
         world.time.start(None, device.live)
 
     def broken() -> bool:
@@ -132,6 +142,16 @@ def _run(
         deaths=Counter(world.deaths),
         points=points,
     )
+
+
+def _let_enough_train(devices: Sequence[VirtualDevice], setting: Setting) -> None:
+    """Sees to it that a round can get its devices, whichever the server holds out by chance."""
+    holdout = Holdout(HOLDOUT_SALT, setting.holdout_fraction)
+    held_out = [device for device in devices if holdout.holds(device.device_id)]
+    missing = setting.cohort.goal_count + 1 - (len(devices) - len(held_out))
+    for device in held_out[: max(0, missing)]:
+        while holdout.holds(device.device_id):
+            device.draw_key()
 
 
 def _expect_progress(

@@ -45,6 +45,11 @@ class Setting:
     skew_s: float = 0.0
 
     @property
+    def holdout_fraction(self) -> float:
+        """The share of devices that evaluate and never train."""
+        return 0.3 if self.evaluates else 0.0
+
+    @property
     def servers(self) -> tuple[str, ...]:
         """The processes that devices reach, by name."""
         if not self.selectors:

@@ -10,6 +10,7 @@ import google_crc32c
 from google.protobuf.message import Message
 
 from device_plan import wire_pb2 as wire
+from server.http.credentials import device_id
 from tests.server.faults.exact_plan import POPULATION, RUNTIME, update_of
 from tests.server.faults.web import ConnectionLost, Reply, Request, Vanished, Web
 from tests.server.faults.world import World
@@ -94,9 +95,18 @@ class VirtualDevice:
         self._fleet = fleet
         self._rng = rng
         self._attributes = attributes
-        self._key = base64.urlsafe_b64encode(rng.randbytes(32)).decode().rstrip("=")
         self._token = ""
         self._selector = ""
+        self.draw_key()
+
+    def draw_key(self) -> None:
+        """Makes it another device to the server."""
+        self._key = base64.urlsafe_b64encode(self._rng.randbytes(32)).decode().rstrip("=")
+
+    @property
+    def device_id(self) -> bytes:
+        """What the server knows it by."""
+        return device_id({"HTTP_AUTHORIZATION": f"Bearer {self._key}"}, POPULATION)
 
     def live(self) -> None:
         """Takes part again and again, as the server asks it to, until the run is over."""
