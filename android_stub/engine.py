@@ -9,6 +9,7 @@ Batches are consecutive examples in the store's order, the last one smaller,
 the same for every epoch. Only a plan that says so (`seeded`) takes a seed.
 """
 
+import contextlib
 import threading
 import time
 from collections import OrderedDict
@@ -20,6 +21,7 @@ import numpy as np
 import tflite_runtime
 from tflite_runtime.interpreter import Interpreter
 
+from android_stub.large_blocks import mapped_apart
 from device_plan.archive import DevicePart
 from device_plan.checkpoint import Layout, WrongTensors
 from device_plan.plan_pb2 import TensorSpec
@@ -34,6 +36,9 @@ SEED = "session/seed"
 Computation = Literal["training", "evaluation"]
 #: Called before each batch with (batches done, batches in all); stops by raising.
 BeforeBatch = Callable[[int, int], None]
+
+#: Bytes of a checkpoint from which on a device holds memory for one signature at a time.
+LARGE_MODEL = 1 << 20
 
 #: The signatures that each computation needs.
 _NEEDED: dict[Computation, tuple[str, ...]] = {
@@ -67,6 +72,51 @@ class Outcome:
     compute_ms: int
 
 
+class _Signatures:
+    """A graph's signatures, of which a large graph holds memory for one at a time.
+
+    An interpreter keeps the memory of every signature that it has executed. So a large
+    graph's is given up when another signature's turn comes: loading it anew takes
+    milliseconds of a session's seconds. A small graph's is kept, for virtual devices
+    execute thousands of sessions that take milliseconds.
+
+    Args:
+        graph: A TFLite file.
+        large: Whether its memory counts for more than the time to load it.
+
+    Attributes:
+        names: Of the signatures.
+
+    Raises:
+        ValueError, RuntimeError: this runtime cannot load the graph.
+    """
+
+    def __init__(self, graph: bytes, *, large: bool) -> None:
+        self._graph, self._large = graph, large
+        self._interpreter: Any = Interpreter(model_content=graph, num_threads=1)
+        self._runners: dict[str, Any] = {}
+        self.names = frozenset(self._interpreter.get_signature_list())
+
+    def call(self, name: str, inputs: Mapping[str, np.ndarray]) -> Arrays:
+        """The signature's outputs. Raises ValueError or RuntimeError if it fails."""
+        runner = self._runners.get(name)
+        if runner is not None:
+            return dict(runner(**inputs))
+        self.give_up()
+        with mapped_apart() if self._large else contextlib.nullcontext():
+            if self._interpreter is None:
+                self._interpreter = Interpreter(model_content=self._graph, num_threads=1)
+            runner = self._runners[name] = self._interpreter.get_signature_runner(name)
+            # Its memory is allocated when it is first executed.
+            return dict(runner(**inputs))
+
+    def give_up(self) -> None:
+        """Frees what a large graph's execution took."""
+        if self._large and self._runners:
+            self._runners.clear()
+            self._interpreter = None
+
+
 class Engine:
     """An interpreter for one plan, used by one thread at a time.
 
@@ -79,14 +129,14 @@ class Engine:
         manifest = plan.manifest
         _check_runtime(manifest.min_runtime_version)
         self._manifest = manifest
+        self._checkpoint = Layout(manifest.checkpoint)
+        large = self._checkpoint.file_size >= LARGE_MODEL
         try:
-            self._interpreter = Interpreter(model_content=plan.graph, num_threads=1)
-            self._runners = {
-                name: self._interpreter.get_signature_runner(name) for name in manifest.signatures
-            }
+            self._signatures = _Signatures(plan.graph, large=large)
         except (ValueError, RuntimeError) as error:
             raise UnsupportedPlan(f"the graph does not load in {RUNTIME}: {error}") from error
-        self._checkpoint = Layout(manifest.checkpoint)
+        if missing := sorted(set(manifest.signatures) - self._signatures.names):
+            raise UnsupportedPlan(f"the graph has no signature {missing[0]!r} of its manifest")
         self._results: dict[Computation, tuple[TensorSpec, ...]] = {
             "training": tuple(manifest.update),
             "evaluation": tuple(manifest.metrics),
@@ -143,16 +193,39 @@ class Engine:
                 result that is not finite or not as the manifest says.
         """
         for name in _NEEDED[computation]:
-            if name not in self._runners:
+            if name not in self._manifest.signatures:
                 raise UnsupportedPlan(f"the plan has no signature {name!r} for {computation}")
         try:
             self._checkpoint.check(checkpoint)
         except WrongTensors as error:
             raise ComputationFailed(f"checkpoint: {error}") from error
         rows = self._rows(examples)
-        epochs = max(1, self._manifest.epochs) if computation == "training" else 1
-        per_epoch = -(-rows // self._batch_size(rows))
         started = time.monotonic()
+        try:
+            done, tensors = self._session(
+                computation, checkpoint, examples, rows, before_batch, seed
+            )
+        finally:
+            self._signatures.give_up()
+        return Outcome(
+            tensors=self._checked(computation, tensors),
+            examples=rows,
+            batches=done,
+            compute_ms=round(1000 * (time.monotonic() - started)),
+        )
+
+    def _session(
+        self,
+        computation: Computation,
+        checkpoint: Mapping[str, np.ndarray],
+        examples: Mapping[str, np.ndarray],
+        rows: int,
+        before_batch: BeforeBatch,
+        seed: np.ndarray | None,
+    ) -> tuple[int, Arrays]:
+        """How many batches were executed, and what came of them."""
+        epochs = max(1, self._manifest.epochs) if computation == "training" else 1
+        total = epochs * -(-rows // self._batch_size(rows))
         done = 0
         tensors: Arrays = {}
         state: Arrays = {}
@@ -160,7 +233,7 @@ class Engine:
             state = self._call("begin", checkpoint, {}, {}, self._seed(seed))
         for _ in range(epochs):
             for batch in self._batches(examples, rows):
-                before_batch(done, epochs * per_epoch)
+                before_batch(done, total)
                 if computation == "training":
                     state = self._call("batch", checkpoint, state, batch)
                 else:
@@ -170,12 +243,7 @@ class Engine:
                 done += 1
         if computation == "training":
             tensors = self._call("finish", checkpoint, state, {})
-        return Outcome(
-            tensors=self._checked(computation, tensors),
-            examples=rows,
-            batches=done,
-            compute_ms=round(1000 * (time.monotonic() - started)),
-        )
+        return done, tensors
 
     def _seed(self, seed: np.ndarray | None) -> Arrays:
         if not self._manifest.seeded:
@@ -225,10 +293,9 @@ class Engine:
         places = (checkpoint, state, examples, seed or {})
         inputs = {name: places[place][name] for name, place in self._sources[signature]}
         try:
-            outputs: dict[str, Any] = self._runners[signature](**inputs)
+            return self._signatures.call(signature, inputs)
         except (ValueError, RuntimeError) as error:
             raise ComputationFailed(f"signature {signature!r} failed: {error}") from error
-        return outputs
 
     def _checked(self, computation: Computation, tensors: Arrays) -> Arrays:
         checked: Arrays = {}

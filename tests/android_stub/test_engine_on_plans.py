@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from android_stub import engine as engine_module
 from android_stub.engine import Engine
 from device_plan.archive import DevicePart, PlanArchive
 from device_plan.checkpoint import Layout, decode, encode
@@ -61,6 +62,27 @@ def test_equal_examples_give_equal_bytes_on_any_engine(plan):
         for _ in range(2)
     )
     assert encode(first.tensors) == encode(second.tensors)
+
+
+def test_an_engine_that_holds_one_signature_at_a_time_gives_equal_bytes(plan, monkeypatch):
+    part, checkpoint = plan
+    examples = _examples(part, 7)
+
+    def results(engine: Engine) -> list[bytes]:
+        # The second training begins after memory was given up.
+        computations = ("training", "evaluation", "training")
+        return [
+            encode(
+                engine.run(
+                    computation, checkpoint=checkpoint, examples=examples, before_batch=_never
+                ).tensors
+            )
+            for computation in computations
+        ]
+
+    expected = results(Engine(part))
+    monkeypatch.setattr(engine_module, "LARGE_MODEL", 0)
+    assert results(Engine(part)) == expected
 
 
 def test_metrics_of_all_examples_are_the_sum_of_their_parts(plan):
