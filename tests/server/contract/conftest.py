@@ -8,17 +8,14 @@ from pathlib import Path
 import pytest
 
 from tests.house import ROOT
+from tests.server.contract.bucket import Bucket, bucket
 from tests.server.contract.deployment import Deployment
 from tests.server.live.clustered import Cluster
 from tests.server.live.served import FAST, Server
 from tests.server.live.waiting import eventually
-from tests.server.storage.loopback_gcs import LoopbackGcs
 
 #: Half of the devices evaluate.
 OPTIONS = (*FAST, "--holdout-fraction", "0.5")
-
-#: In which a cluster of these tests keeps its blobs.
-BUCKET = "nightshift-contract"
 
 #: Errors that are logged because a test kills a coordinator, or a selector.
 OF_KILLS = ("part_died", "Unexpected exit from worker")
@@ -53,18 +50,16 @@ def embedded(one_process: Deployment) -> Iterator[Deployment]:
 
 
 @pytest.fixture(scope="session")
-def gcs() -> Iterator[LoopbackGcs]:
-    with LoopbackGcs(BUCKET) as gcs:
-        yield gcs
+def gcs() -> Iterator[Bucket]:
+    with bucket() as found:
+        yield found
 
 
 @pytest.fixture(scope="session")
-def cluster(gcs: LoopbackGcs) -> Iterator[Cluster]:
+def cluster(gcs: Bucket) -> Iterator[Cluster]:
     """Four selectors, PostgreSQL, and blobs through the real client of Google's storage."""
     cluster = Cluster(
-        selectors=4,
-        options=(*OPTIONS, "--blobs", f"gs://{BUCKET}/prefix"),
-        environment={"STORAGE_EMULATOR_HOST": gcs.url},
+        selectors=4, options=(*OPTIONS, "--blobs", gcs.url), environment=gcs.environment
     )
     try:
         cluster.start()
