@@ -71,3 +71,8 @@ def known_dimensions(shape_tensor: Value) -> list[int | None]:
     from tensorflow.python.framework import tensor_util
 
     return list(tensor_util.constant_value_as_shape(shape_tensor).as_list())
+
+
+def known_sides(shape_tensor: Value) -> list[int]:
+    """The entries of a shape tensor that are all known, a filter's or an image's."""
+    return [int(side) for side in known_dimensions(shape_tensor)]  # type: ignore[arg-type]

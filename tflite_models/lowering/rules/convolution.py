@@ -22,7 +22,7 @@ from tflite_models.lowering.rules.layout import Layout
 from tflite_models.lowering.rules.patches import correlation, filter_gradient, patches
 from tflite_models.lowering.rules.table import rule
 from tflite_models.lowering.rules.windows import Taps, Window, interleaved, windows
-from tflite_models.lowering.values import Value, known_dimensions
+from tflite_models.lowering.values import Value, known_dimensions, known_sides
 
 
 @rule("Conv2D")
@@ -42,10 +42,11 @@ def convolution(
     down, across = windows(
         x.shape[1:3],
         weights.shape[:2],
-        strides=layout.channels_last(strides),
-        dilations=layout.channels_last(dilations),
+        layout=layout,
+        strides=strides,
+        dilations=dilations,
         padding=padding,
-        explicit=layout.channels_last_pairs(explicit_paddings),
+        explicit=explicit_paddings,
     )
     rows, columns = down.forward(), across.forward()
     groups = int(x.shape[3]) // int(weights.shape[2])
@@ -70,14 +71,15 @@ def convolution_filter_gradient(
     """dw as above: the transposed patches of x times dy."""
     layout = Layout(data_format)
     x, dy = layout.to_channels_last(x), layout.to_channels_last(dy)
-    height, width, channels, _ = _known(filter_sizes)
+    height, width, channels, _ = known_sides(filter_sizes)
     down, across = windows(
         x.shape[1:3],
         (height, width),
-        strides=layout.channels_last(strides),
-        dilations=layout.channels_last(dilations),
+        layout=layout,
+        strides=strides,
+        dilations=dilations,
         padding=padding,
-        explicit=layout.channels_last_pairs(explicit_paddings),
+        explicit=explicit_paddings,
     )
     rows, columns = down.forward(), across.forward()
     groups = int(x.shape[3]) // channels
@@ -108,10 +110,11 @@ def convolution_input_gradient(
     down, across = windows(
         sizes[1:3],
         weights.shape[:2],
-        strides=layout.channels_last(strides),
-        dilations=layout.channels_last(dilations),
+        layout=layout,
+        strides=strides,
+        dilations=dilations,
         padding=padding,
-        explicit=layout.channels_last_pairs(explicit_paddings),
+        explicit=explicit_paddings,
     )
     groups = int(sizes[3]) // int(weights.shape[2])
     dx = _grouped(
@@ -134,7 +137,12 @@ def image_patches(
 ) -> Value:
     """For each position, what each tap of a window reads: the patches of a convolution."""
     down, across = windows(
-        images.shape[1:3], ksizes[1:3], strides=strides, dilations=rates, padding=padding
+        images.shape[1:3],
+        ksizes[1:3],
+        layout=Layout("NHWC"),
+        strides=strides,
+        dilations=rates,
+        padding=padding,
     )
     rows, columns = down.forward(), across.forward()
     depth = down.kernel * across.kernel * int(images.shape[3])
@@ -175,7 +183,3 @@ def _grouped(
         return function(*operands)
     parts = zip(*(tf.split(operand, groups, axis=3) for operand in operands), strict=True)
     return tf.concat([function(*part) for part in parts], axis=joined_axis)
-
-
-def _known(sizes: Value) -> list[int]:
-    return [int(side) for side in known_dimensions(sizes)]  # type: ignore[arg-type]

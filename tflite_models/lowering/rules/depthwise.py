@@ -24,7 +24,7 @@ from tflite_models.lowering.rules.windows import (
     reads,
     windows,
 )
-from tflite_models.lowering.values import Value, known_dimensions
+from tflite_models.lowering.values import Value, known_dimensions, known_sides
 
 
 @rule("DepthwiseConv2dNative")
@@ -40,22 +40,23 @@ def depthwise_convolution(
 ) -> Value:
     """y as above; a dilated filter is summed tap by tap."""
     layout = Layout(data_format)
-    x, strides = layout.to_channels_last(x), layout.channels_last(strides)
-    explicit = layout.channels_last_pairs(explicit_paddings)
+    x = layout.to_channels_last(x)
     if max(dilations) == 1:
         if padding == "EXPLICIT":
-            x, padding = tf.pad(x, np.reshape(explicit, [4, 2])), "VALID"
+            rims = np.reshape(layout.channels_last_pairs(explicit_paddings), [4, 2])
+            x, padding = tf.pad(x, rims), "VALID"
         y = tf.raw_ops.DepthwiseConv2dNative(
-            input=x, filter=weights, strides=strides, padding=padding
+            input=x, filter=weights, strides=layout.channels_last(strides), padding=padding
         )
         return layout.from_channels_last(y)
     down, across = windows(
         x.shape[1:3],
         weights.shape[:2],
+        layout=layout,
         strides=strides,
-        dilations=layout.channels_last(dilations),
+        dilations=dilations,
         padding=padding,
-        explicit=explicit,
+        explicit=explicit_paddings,
     )
     multiplier = int(weights.shape[3])
     wide = x if multiplier == 1 else tf.repeat(x, multiplier, axis=3)
@@ -77,14 +78,15 @@ def depthwise_filter_gradient(
     """dw as above: for each tap, what it reads times dy, summed over examples and positions."""
     layout = Layout(data_format)
     x, dy = layout.to_channels_last(x), layout.to_channels_last(dy)
-    height, width, channels, multiplier = (int(side) for side in _known(filter_sizes))
+    height, width, channels, multiplier = known_sides(filter_sizes)
     down, across = windows(
         x.shape[1:3],
         (height, width),
-        strides=layout.channels_last(strides),
-        dilations=layout.channels_last(dilations),
+        layout=layout,
+        strides=strides,
+        dilations=dilations,
         padding=padding,
-        explicit=layout.channels_last_pairs(explicit_paddings),
+        explicit=explicit_paddings,
     )
     rows, columns = down.forward(), across.forward()
     gradients = _by_multiplier(dy, channels, multiplier)
@@ -116,10 +118,11 @@ def depthwise_input_gradient(
     down, across = windows(
         layout.channels_last(known_dimensions(input_sizes))[1:3],
         weights.shape[:2],
-        strides=layout.channels_last(strides),
-        dilations=layout.channels_last(dilations),
+        layout=layout,
+        strides=strides,
+        dilations=dilations,
         padding=padding,
-        explicit=layout.channels_last_pairs(explicit_paddings),
+        explicit=explicit_paddings,
     )
     rows = [
         None
@@ -180,7 +183,3 @@ def _by_multiplier(dy: Value, channels: int, multiplier: int) -> list[Value]:
     apart = tf.reshape(dy, [-1, height * width, channels, multiplier])
     together = tf.split(tf.transpose(apart, [0, 1, 3, 2]), multiplier, axis=2)
     return [tf.reshape(part, [-1, height, width, channels]) for part in together]
-
-
-def _known(sizes: Value) -> list[int]:
-    return [int(side) for side in known_dimensions(sizes)]  # type: ignore[arg-type]

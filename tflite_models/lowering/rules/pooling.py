@@ -85,9 +85,10 @@ def max_pooling_gradient(
     down, across = windows(
         x.shape[1:3],
         layout.channels_last(ksize)[1:3],
-        strides=layout.channels_last(strides),
+        layout=layout,
+        strides=strides,
         padding=padding,
-        explicit=layout.channels_last_pairs(explicit_paddings),
+        explicit=explicit_paddings,
     )
     rows, columns = down.forward(), across.forward()
     entries = [
@@ -194,7 +195,8 @@ def average_pooling_gradient(
     down, across = windows(
         sides,
         layout.channels_last(ksize)[1:3],
-        strides=layout.channels_last(strides),
+        layout=layout,
+        strides=strides,
         padding=padding,
     )
     inside = [(taps.entries() >= 0).sum(axis=1) for taps in (down.forward(), across.forward())]

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tflite_models.lowering.rules.table import rule
-from tflite_models.lowering.values import Value, known_dimensions
+from tflite_models.lowering.values import Value, known_sides
 
 #: (height, width, ...) of the result as a tensor.
 Sizes = Sequence[int]
@@ -30,7 +30,7 @@ def bicubic_resizing(
         images: [batch, height, width, channels].
         size: The height and width of the result.
     """
-    new = _sides(size)
+    new = known_sides(size)
     maps = _maps(
         tf.raw_ops.ResizeBicubic, images.shape[1:3], new, align_corners, half_pixel_centers
     )
@@ -79,7 +79,7 @@ def nearest_resizing_gradient(
     Args:
         size: The height and width of the image.
     """
-    new, sides = [int(side) for side in dy.shape[1:3]], _sides(size)
+    new, sides = [int(side) for side in dy.shape[1:3]], known_sides(size)
     forward = _maps(tf.raw_ops.ResizeNearestNeighbor, sides, new, align_corners, half_pixel_centers)
     factors = [after // before for before, after in zip(sides, new, strict=True)]
     if all(
@@ -102,10 +102,6 @@ def _gradient(
     """dx = R^T dy C for the map that `resize` is on images of these sides."""
     forward = _maps(resize, sides, dy.shape[1:3], align_corners, half_pixel_centers)
     return _mapped(dy, *(matrix.T for matrix in forward))
-
-
-def _sides(size: Value) -> list[int]:
-    return [int(side) for side in known_dimensions(size)]  # type: ignore[arg-type]
 
 
 def _maps(

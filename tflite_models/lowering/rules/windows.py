@@ -14,6 +14,7 @@ from itertools import pairwise
 import numpy as np
 import tensorflow as tf
 
+from tflite_models.lowering.rules.layout import Layout
 from tflite_models.lowering.values import Value
 
 
@@ -120,12 +121,13 @@ def windows(
     sides: Sequence[int],
     kernel: Sequence[int],
     *,
+    layout: Layout,
     strides: Sequence[int],
     dilations: Sequence[int] = (1, 1, 1, 1),
     padding: str,
     explicit: Sequence[int] = (),
 ) -> tuple[Window, Window]:
-    """The windows along height and width of [batch, height, width, channels].
+    """The windows along height and width that an operation's attributes describe.
 
     Padding and output sizes as in TensorFlow (tf.nn.convolution): SAME gives
     ceil(size / stride) positions and puts the odd entry of padding at the end.
@@ -133,13 +135,17 @@ def windows(
     Args:
         sides: Height and width.
         kernel: Taps along height and width.
-        strides, dilations: Four entries, in the order of the tensor's axes.
+        layout: The order of axes that the attributes have.
+        strides, dilations: Four entries, one for each axis.
         padding: SAME, VALID or EXPLICIT.
         explicit: For EXPLICIT, entries before and after each axis, eight numbers.
     """
+    _, *stride, _ = layout.channels_last(strides)
+    _, *dilation, _ = layout.channels_last(dilations)
+    rims = layout.channels_last_pairs(explicit)
     return (
-        _window(sides[0], kernel[0], strides[1], dilations[1], padding, explicit[2:4]),
-        _window(sides[1], kernel[1], strides[2], dilations[2], padding, explicit[4:6]),
+        _window(sides[0], kernel[0], stride[0], dilation[0], padding, rims[2:4]),
+        _window(sides[1], kernel[1], stride[1], dilation[1], padding, rims[4:6]),
     )
 
 
