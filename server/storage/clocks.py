@@ -12,6 +12,8 @@ from sqlalchemy import ColumnElement, Double, Engine, bindparam, literal_column
 #: Seconds since the epoch, as a number or as SQL for the database to evaluate.
 Clock = Callable[[], float | ColumnElement[float]]
 
+_NOW: ColumnElement[float] = bindparam("now", type_=Double)
+
 
 def lease_clock(engine: Engine) -> Clock:
     """What leases expire by: the time at which a statement gets to its row."""
@@ -24,11 +26,15 @@ def record_clock(engine: Engine) -> Clock:
 
 
 def in_statements(clock: Clock) -> ColumnElement[float]:
-    """The clock as a part of statements that are made once: read whenever one is executed."""
+    """The time as a part of statements that are made once; see `values`."""
     now = clock()
-    if isinstance(now, ColumnElement):
-        return now
-    return bindparam("now", callable_=clock, type_=Double)
+    return now if isinstance(now, ColumnElement) else _NOW
+
+
+def values(clock: Clock) -> dict[str, float]:
+    """What statements with the time in them are to be executed with, besides their own values."""
+    now = clock()
+    return {} if isinstance(now, ColumnElement) else {"now": now}
 
 
 def _of(engine: Engine, function: str) -> Clock:

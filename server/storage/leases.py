@@ -5,13 +5,25 @@ on when it wakes. Therefore each acquisition gets a higher epoch, and every
 write that needs the lease calls `check_fence` inside its own transaction.
 """
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Select, bindparam, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Double,
+    Engine,
+    Executable,
+    Select,
+    bindparam,
+    or_,
+    select,
+    update,
+)
 
-from server.storage.clocks import Clock, in_statements, lease_clock
+from server.storage.clocks import Clock, in_statements, lease_clock, values
 from server.storage.database import read, upsert, write
 from server.storage.schema import leases
 
@@ -72,17 +84,8 @@ class Leases:
 
     def __init__(self, *, engine: Engine, clock: Clock | None = None) -> None:
         self._engine = engine
-        now = in_statements(clock or lease_clock(engine))
-        # Made once: making one takes as long as having SQLite carry it out.
-        self._renewal = update(leases).where(*_IS).values(expires=now + bindparam("ttl_s"))
-        self._state = select(
-            leases.c.name,
-            leases.c.owner,
-            leases.c.epoch,
-            (leases.c.expires <= now).label("expired"),
-        )
-        self._state_of = self._state.where(leases.c.name == bindparam("of_name"))
-        self._now = now
+        self._clock = clock or lease_clock(engine)
+        self._statements = _statements(in_statements(self._clock))
 
     def acquire(self, name: str, owner: str, ttl_s: float) -> Lease | None:
         """The lease, if it is free, has expired, or is this owner's already; else None.
@@ -98,7 +101,7 @@ class Leases:
             ValueError: an empty owner, or a time to live that is not positive.
         """
         _check(owner, ttl_s)
-        now = self._now
+        now = self._clock()
         with write(self._engine) as connection:
             insert = upsert(connection, leases)
             epoch = connection.scalar(
@@ -127,7 +130,9 @@ class Leases:
         """
         _check(lease.owner, ttl_s)
         with write(self._engine) as connection:
-            renewed = connection.execute(self._renewal, {**_named(lease), "ttl_s": ttl_s})
+            renewed = connection.execute(
+                self._statements.renew, {**_named(lease), "ttl_s": ttl_s, **values(self._clock)}
+            )
         return renewed.rowcount == 1
 
     def release(self, lease: Lease) -> None:
@@ -139,20 +144,38 @@ class Leases:
 
     def holder(self, name: str) -> LeaseState | None:
         """The lease's last acquisition; None if there was none."""
-        return self._states(self._state_of, {"of_name": name}).get(name)
+        return self._states(self._statements.state_of, {"of_name": name}).get(name)
 
     def holders(self, prefix: str) -> Mapping[str, LeaseState]:
         """Likewise of all leases whose names begin so, in one query."""
-        return self._states(
-            self._state.where(leases.c.name.startswith(prefix, autoescape=True)), {}
-        )
+        which = leases.c.name.startswith(prefix, autoescape=True)
+        return self._states(self._statements.state.where(which), {})
 
-    def _states(
-        self, query: Select[tuple[str, str, int, bool]], values: Mapping[str, str]
-    ) -> Mapping[str, LeaseState]:
+    def _states(self, query: Select[Any], of: Mapping[str, str]) -> Mapping[str, LeaseState]:
         with read(self._engine) as connection:
-            rows = connection.execute(query, values).all()
+            rows = connection.execute(query, {**of, **values(self._clock)}).all()
         return {row.name: LeaseState(row.owner, row.epoch, bool(row.expired)) for row in rows}
+
+
+@dataclass(frozen=True)
+class _Statements:
+    """Made once: making one takes as long as having SQLite carry it out."""
+
+    renew: Executable
+    state: Select[Any]
+    state_of: Select[Any]
+
+
+@functools.cache
+def _statements(now: ColumnElement[float]) -> _Statements:
+    ttl_s: ColumnElement[float] = bindparam("ttl_s", type_=Double)
+    expired = (leases.c.expires <= now).label("expired")
+    state = select(leases.c.name, leases.c.owner, leases.c.epoch, expired)
+    return _Statements(
+        renew=update(leases).where(*_IS).values(expires=now + ttl_s),
+        state=state,
+        state_of=state.where(leases.c.name == bindparam("of_name")),
+    )
 
 
 def check_fence(connection: Connection, lease: Lease) -> None:

@@ -11,9 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
+    Column,
     ColumnElement,
     Connection,
+    CursorResult,
     Engine,
+    Insert,
+    Update,
     bindparam,
     insert,
     or_,
@@ -49,6 +53,10 @@ _MOVE_HEAD = (
     update(model_heads)
     .where(model_heads.c.task_id == bindparam("of_task"), model_heads.c.round == bindparam("base"))
     .values(round=model_heads.c.round + 1)
+)
+_OPEN, _ADD_MODEL, _APPEND = insert(rounds), insert(models), insert(round_events)
+_ABANDON = update(rounds).where(
+    rounds.c.round_id == bindparam("of_round"), rounds.c.outcome == "open"
 )
 _LEFT_OPEN = (
     select(rounds.c.round_id)
@@ -104,20 +112,18 @@ class Rounds(RoundRecords):
                 _check_model(connection, task_id, base_model_round)
             elif _computation(connection, task_id) != "training":
                 raise ValueError("an evaluation round needs the model that it evaluates")
-            connection.execute(
-                insert(rounds).values(
-                    round_id=round_id,
-                    task_id=task_id,
-                    number=number,
-                    base_model_round=base_model_round,
-                    lease_name=lease.name,
-                    lease_epoch=lease.epoch,
-                    outcome="open",
-                    metrics={},
-                    statistics={},
-                    opened_at=now,
-                )
-            )
+            opened = {
+                "round_id": round_id,
+                "task_id": task_id,
+                "number": number,
+                "base_model_round": base_model_round,
+                "lease_name": lease.name,
+                "lease_epoch": lease.epoch,
+                "outcome": "open",
+                "metrics": {},
+                "statistics": {},
+            }
+            _execute_at(connection, _OPEN, rounds.c.opened_at, now, opened)
             detail = {"number": number, "base_model_round": base_model_round}
             _append(connection, lease, round_id, "opened", detail, now)
         return round_id
@@ -202,17 +208,15 @@ class Rounds(RoundRecords):
                 ):
                     return False
                 base = _move_head(connection, round_id, task_id)
-                connection.execute(
-                    insert(models).values(
-                        task_id=task_id,
-                        round=base + 1,
-                        round_id=round_id,
-                        state_sha256=state_sha256,
-                        checkpoint_sha256=checkpoint_sha256,
-                        metrics=dict(metrics),
-                        created_at=now,
-                    )
-                )
+                model = {
+                    "task_id": task_id,
+                    "round": base + 1,
+                    "round_id": round_id,
+                    "state_sha256": state_sha256,
+                    "checkpoint_sha256": checkpoint_sha256,
+                    "metrics": dict(metrics),
+                }
+                _execute_at(connection, _ADD_MODEL, models.c.created_at, now, model)
                 detail = {"model_round": base + 1, "checkpoint_sha256": checkpoint_sha256}
                 _append(connection, lease, round_id, "committed", detail, now)
                 participations.record(connection, task_id, participants, now)
@@ -338,24 +342,17 @@ def _end(
     metrics: Mapping[str, Any] | None = None,
     stats: Mapping[str, Any] | None = None,
 ) -> bool:
-    conditions: tuple[ColumnElement[bool], ...] = (
-        rounds.c.round_id == round_id,
-        rounds.c.outcome == "open",
-    )
+    ending: dict[str, Any] = {"of_round": round_id}
+    statement = _ABANDON
     if outcome == "committed":
-        conditions = _is_open_under(lease, round_id)
-    ended = connection.execute(
-        update(rounds)
-        .where(*conditions)
-        .values(
-            outcome=outcome,
-            reason=reason,
-            metrics=dict(metrics or {}),
-            statistics=dict(stats or {}),
-            ended_at=now,
-        )
-    )
-    return ended.rowcount == 1
+        statement, ending = update(rounds).where(*_is_open_under(lease, round_id)), {}
+    ending |= {
+        "outcome": outcome,
+        "reason": reason,
+        "metrics": dict(metrics or {}),
+        "statistics": dict(stats or {}),
+    }
+    return _execute_at(connection, statement, rounds.c.ended_at, now, ending).rowcount == 1
 
 
 def _move_head(connection: Connection, round_id: str, task_id: str) -> int:
@@ -368,6 +365,19 @@ def _move_head(connection: Connection, round_id: str, task_id: str) -> int:
     return int(base)
 
 
+def _execute_at(
+    connection: Connection,
+    statement: Insert | Update,
+    column: Column[float],
+    now: float | ColumnElement[float],
+    values: dict[str, Any],
+) -> CursorResult[Any]:
+    """Executes a statement with values of columns, and the time for one of them."""
+    if isinstance(now, ColumnElement):
+        return connection.execute(statement.values({column: now}), values)
+    return connection.execute(statement, {**values, column.name: now})
+
+
 def _append(
     connection: Connection,
     lease: Lease,
@@ -376,13 +386,11 @@ def _append(
     detail: Mapping[str, Any],
     now: float | ColumnElement[float],
 ) -> None:
-    connection.execute(
-        insert(round_events).values(at=now),
-        {
-            "round_id": round_id,
-            "event": event,
-            "lease_owner": lease.owner,
-            "lease_epoch": lease.epoch,
-            "detail": dict(detail),
-        },
-    )
+    line = {
+        "round_id": round_id,
+        "event": event,
+        "lease_owner": lease.owner,
+        "lease_epoch": lease.epoch,
+        "detail": dict(detail),
+    }
+    _execute_at(connection, _APPEND, round_events.c.at, now, line)
