@@ -8,6 +8,7 @@ All of a round's state is in memory until that commit.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Literal
@@ -64,6 +65,10 @@ from server.telemetry import round_events
 #: How a round ends.
 Outcome = Literal["committed", "abandoned"]
 
+#: Seconds between two looks for selectors that have come since the round was opened,
+#: or were started again.
+LOOK_S = 5.0
+
 #: Takings out of the pool for one round; each replaces those who may not take part.
 MAX_TAKINGS = 8
 
@@ -98,6 +103,7 @@ class MasterAggregator(Actor):
             round_id=brief.round_id, members=services.selectors.members(), rng=services.rng
         )
         self._opened_at = self.system.now()
+        self._opening: Opening | None = None
         self._sum: PartialSum | None = None
         self._result: UpdateResult | None = None
 
@@ -126,6 +132,20 @@ class MasterAggregator(Actor):
         if self._round.phase == "selecting":
             self.on_event(PoolChanged(self._selectors.waiting()))
         self.on_event(Tick())
+
+    def look_for_selectors(self) -> None:
+        """Has those take part that have come meanwhile, as long as devices are selected."""
+        if self._opening is None or self._round.phase != "selecting":
+            return
+        opening = dataclasses.replace(
+            self._opening,
+            window_s=max(0.0, self._opening.window_s - self._age_s),
+            lifetime_s=max(0.0, self._opening.lifetime_s - self._age_s),
+        )
+        for selector in self._selectors.admit(self._services.selectors.members(), opening):
+            self.system.watch(self.ref, selector)
+        self.system.schedule(LOOK_S, self.ref, "look_for_selectors")
+        self._perform([])
 
     def on_overdue(self) -> None:
         """Selectors have ended the round by now: if it still waits for its model, so does it."""
@@ -187,28 +207,28 @@ class MasterAggregator(Actor):
         if self._base is None:
             # The round before it reports, and is applied, while this one waits.
             lifetime_s += cohort.reporting_window_s + ANSWER_TIMEOUT_S + UPDATE_TIMEOUT_S
-        self._selectors.open(
-            Opening(
-                round_id=brief.round_id,
-                population=brief.task.population,
-                epoch=brief.lease.epoch,
-                task_id=brief.task.task_id,
-                task=brief.task.name,
-                computation=TRAINING if self._training else EVALUATION,
-                variants=tuple((each.name, each.runtimes) for each in brief.plan.variants),
-                weight=brief.task.weight,
-                master=self.ref,
-                capacity=effect.target,
-                window_s=max(0.0, effect.closes_at - self.system.now()),
-                lifetime_s=lifetime_s,
-                selectors=max(1, len(self._selectors.refs)),
-                pipelined=self._training and cohort.pipelined,
-                strata=cohort.strata,
-                min_separation_s=cohort.min_separation_s,
-            )
+        self._opening = Opening(
+            round_id=brief.round_id,
+            population=brief.task.population,
+            epoch=brief.lease.epoch,
+            task_id=brief.task.task_id,
+            task=brief.task.name,
+            computation=TRAINING if self._training else EVALUATION,
+            variants=tuple((each.name, each.runtimes) for each in brief.plan.variants),
+            weight=brief.task.weight,
+            master=self.ref,
+            capacity=effect.target,
+            window_s=max(0.0, effect.closes_at - self.system.now()),
+            lifetime_s=lifetime_s,
+            selectors=max(1, len(self._selectors.refs)),
+            pipelined=self._training and cohort.pipelined,
+            strata=cohort.strata,
+            min_separation_s=cohort.min_separation_s,
         )
+        self._selectors.open(self._opening)
         for selector in self._selectors.refs:
             self.system.watch(self.ref, selector)
+        self.system.schedule(LOOK_S, self.ref, "look_for_selectors")
         self.system.schedule(lifetime_s, self.ref, "on_overdue")
         round_events.opened(
             population=brief.task.population,

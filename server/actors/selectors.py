@@ -33,7 +33,7 @@ class SelectorDirectory(Protocol):
 
 
 class SelectorGroup:
-    """The selectors of one round.
+    """The selectors of one round. Until it has its devices, more may come.
 
     Args:
         round_id: The round.
@@ -70,6 +70,13 @@ class SelectorGroup:
     def open(self, opening: Opening) -> None:
         """Opens the selection everywhere."""
         self._ask_all("open_selection", opening)
+
+    def admit(self, found: Mapping[str, Ref], opening: Opening) -> list[Ref]:
+        """Opens the selection at those that have come since: those of them that take part."""
+        new = {name: ref for name, ref in found.items() if name not in self._members}
+        self._members |= new
+        self._ask_each("open_selection", dict.fromkeys(new, (opening,)))
+        return [ref for name, ref in new.items() if name in self._members]
 
     def pool_changed(self, selector_id: str, waiting: int) -> int:
         """A selector's pool holds so many devices: those of all pools together."""

@@ -187,6 +187,29 @@ def test_a_selector_that_dies_takes_its_own_devices_with_it_and_no_others(
         assert selectors["two"].ask("poll", session_id).assignment is not None
 
 
+def test_a_selector_that_comes_later_takes_part_as_if_it_had_been_there(
+    system: ActorSystem,
+) -> None:
+    first = spawn_selector(system, "one")
+    master = system.spawn(Master, name="round")
+    group = SelectorGroup(round_id="round", members={"one": first}, rng=random.Random(1))
+    group.open(opening("round", master))
+    drained = spawn_selector(system, "drained")
+    drained.ask("drain", (2.0, 10.0))
+    late = spawn_selector(system, "late")
+    found = {"one": first, "drained": drained, "late": late}
+    assert group.admit(found, opening("round", master)) == [late]
+    assert group.admit({"one": first, "late": late}, opening("round", master)) == []
+    at_late = {check_in(late, device).session_id for device in range(3)}
+    assert group.pool_changed("late", 3) == 3
+    chosen = {each.session_id for each in group.take(3, None)}
+    assert chosen == at_late
+    group.configure(tuple(chosen), WORK)
+    assert group.take_lost() == []
+    for session_id in at_late:
+        assert late.ask("poll", session_id).assignment is not None
+
+
 def test_the_aggregators_of_a_selector_that_dies_end_with_it(system: ActorSystem) -> None:
     selector = spawn_selector(system, "one")
     group = SelectorGroup(round_id="round", members={"one": selector}, rng=random.Random(1))

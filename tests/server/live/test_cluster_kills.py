@@ -20,6 +20,7 @@ from typing import Any
 import psutil
 import pytest
 
+from device_plan import wire_pb2 as wire
 from server.admin_client import AdminClient, AdminError
 from tests.house import ROOT
 from tests.server.live.clustered import Cluster
@@ -151,6 +152,28 @@ def test_a_selector_that_was_killed_costs_its_own_devices(
     live.assert_next_begins(time.monotonic(), NEXT_ROUND_S, say="with one selector still")
     live.stage = stage
     live.assert_next_begins(time.monotonic(), NEXT_ROUND_S, say="with both")
+
+
+def test_a_selector_that_comes_back_takes_part_in_the_round_that_selects(
+    cluster: Cluster, stage: Stage
+) -> None:
+    killed = part(cluster, "selector", "selector-1")
+    with MOMENTS["selecting"](stage) as live:
+        killed.kill()
+        eventually(lambda: not killed.is_running())
+        eventually(lambda: cluster.selectors[1].status("/readyz") == 200)
+        ours = at_first_selector(live)
+        for device in (device for device in live.devices if device not in ours):
+            device.session_id = ""
+            eventually(partial(waits, device), every=0.1)
+    assert live.carry_on() == live.devices
+    live.assert_committed()
+
+
+def waits(device: Device) -> bool:
+    """Whether a pool takes it now."""
+    reply = device.check_in()
+    return reply.status == 200 and reply.read(wire.CheckInResponse).HasField("waiting")
 
 
 @moments("uploading")
