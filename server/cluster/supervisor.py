@@ -134,7 +134,9 @@ class Supervisor(Actor):
         if state.owner and holder not in self._dead:
             if not state.expired:
                 self._expired.pop(population, None)
-                self._successions.pop(population, None)
+                if self._successions.pop(population, None) is not None:
+                    # A holder that was late only keeps its lease: its successor is not needed.
+                    self._coordinators.pop(population, None)
                 self._follow(population, holder)
                 return
             # It may be late only: then it still has the lease, as long as nobody takes it.
