@@ -113,7 +113,7 @@ def _run(
         )
         for number in range(setting.devices)
     ]
-    _let_enough_train(devices, setting)
+    _let_enough_take_part(devices, setting)
     for device in devices:
         world.time.start(None, device.live)
 
@@ -144,25 +144,28 @@ def _run(
     )
 
 
-def _let_enough_train(devices: Sequence[VirtualDevice], setting: Setting) -> None:
-    """Sees to it that a round can get its devices, whichever the server holds out by chance."""
+def _let_enough_take_part(devices: Sequence[VirtualDevice], setting: Setting) -> None:
+    """Sees to it that rounds can get their devices, whichever the server holds out by chance."""
+    if not setting.evaluates:
+        return
     holdout = Holdout(HOLDOUT_SALT, setting.holdout_fraction)
-    held_out = [device for device in devices if holdout.holds(device.device_id)]
-    missing = setting.cohort.goal_count + 1 - (len(devices) - len(held_out))
-    for device in held_out[: max(0, missing)]:
-        while holdout.holds(device.device_id):
-            device.draw_key()
+    for evaluates, cohort in ((False, setting.cohort), (True, setting.evaluation_cohort)):
+        others = [each for each in devices if holdout.holds(each.device_id) is not evaluates]
+        missing = cohort.goal_count + 1 - (len(devices) - len(others))
+        for device in others[: max(0, missing)]:
+            while holdout.holds(device.device_id) is not evaluates:
+                device.draw_key()
 
 
 def _expect_progress(
     world: World, registry: Registry, deployment: Deployment, invariants: Invariants
 ) -> None:
-    training = [t.task_id for t in registry.tasks.list() if t.computation == "training"]
+    tasks = [task.task_id for task in registry.tasks.list()]
     before = dict(invariants.commits)
 
     def progressed() -> bool:
         return bool(world.violations) or all(
-            invariants.commits[task_id] > before.get(task_id, 0) for task_id in training
+            invariants.commits[task_id] > before.get(task_id, 0) for task_id in tasks
         )
 
     if not world.time.run(world.time.now + PROGRESS_S, progressed):

@@ -37,6 +37,7 @@ KINDS: Mapping[str, Mapping[str, int]] = {
         "fail after": 3,
         "slow before": 2,
         "slow after": 1,
+        "repeat": 2,
         "kill before": 1,
         "kill after": 2,
         "freeze": 2,
