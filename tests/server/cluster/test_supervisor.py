@@ -84,6 +84,15 @@ class Watched:
         self.clock.now += after_s
         self._supervisor.ask("look")
 
+    def start_a_successor(self) -> None:
+        """The first coordinator does not renew its lease in time, and a second one is started."""
+        self.look()
+        assert self.ask("1.0", "take")
+        self.look()
+        self.look(TTL_S)
+        self.look(TTL_S)
+        assert self.coordinators == ["1.0", "2.0"]
+
     @property
     def coordinators(self) -> list[str]:
         return [name.split("/")[-1] for name in self.system.names if COORDINATOR in name]
@@ -112,24 +121,14 @@ def test_a_population_without_a_coordinator_gets_one(watched: Watched) -> None:
 def test_a_coordinator_whose_lease_has_expired_is_followed_and_then_ended(
     watched: Watched,
 ) -> None:
-    watched.look()
-    assert watched.ask("1.0", "take")
-    watched.look()
-    watched.look(TTL_S)
-    watched.look(TTL_S)
-    assert watched.coordinators == ["1.0", "2.0"]
+    watched.start_a_successor()
     assert watched.ask("2.0", "take")
     watched.look()
     assert watched.coordinators == ["2.0"]
 
 
 def test_the_successor_of_a_coordinator_that_was_only_late_is_ended(watched: Watched) -> None:
-    watched.look()
-    assert watched.ask("1.0", "take")
-    watched.look()
-    watched.look(TTL_S)
-    watched.look(TTL_S)
-    assert watched.coordinators == ["1.0", "2.0"]
+    watched.start_a_successor()
     assert watched.ask("1.0", "take") or watched.ask("1.0", "renew")
     watched.look()
     assert watched.coordinators == ["1.0"]

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import Engine
 
 from server.storage.database import open_database
+from server.storage.leases import Lease
 from server.storage.plans import PlanVariant
 from server.storage.registry import Registry
 from tests.postgresql import PrivatePostgresql
@@ -18,6 +19,10 @@ VARIANT = PlanVariant(
     size=1000,
     runtimes=("tflite-runtime 2.14.0",),
 )
+
+
+#: The coordinator's of the population that `create_tasks` makes.
+LEASE = "coordinator/digits/demo"
 
 
 class ManualClock:
@@ -71,6 +76,13 @@ def clock() -> ManualClock:
 @pytest.fixture
 def registry(engine: Engine, clock: ManualClock) -> Registry:
     return Registry(engine=engine, clock=clock)
+
+
+@pytest.fixture
+def lease(registry: Registry) -> Lease:
+    lease = registry.leases.acquire(LEASE, "me", 10)
+    assert lease
+    return lease
 
 
 @pytest.fixture

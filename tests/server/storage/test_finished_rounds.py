@@ -1,22 +1,12 @@
 """Whoever watches rounds is told of each that ends, once."""
 
-import pytest
 from sqlalchemy import insert, select
 
 from server.storage.database import open_database
 from server.storage.leases import Lease
 from server.storage.registry import Registry
 from server.storage.schema import rounds
-from tests.server.storage.conftest import ManualClock, Tasks, create_tasks
-
-LEASE = "coordinator/digits/demo"
-
-
-@pytest.fixture
-def lease(registry: Registry) -> Lease:
-    lease = registry.leases.acquire(LEASE, "me", 10)
-    assert lease
-    return lease
+from tests.server.storage.conftest import LEASE, ManualClock, Tasks, create_tasks
 
 
 def test_each_round_is_told_once_when_it_has_ended(

@@ -13,17 +13,8 @@ from server.storage.errors import UnknownModel, UnknownRound, UnknownTask
 from server.storage.leases import Fenced, Lease
 from server.storage.registry import Registry
 from server.storage.rounds import COORDINATOR_LOST
-from tests.server.storage.conftest import ManualClock, Tasks, create_tasks
+from tests.server.storage.conftest import LEASE, ManualClock, Tasks, create_tasks
 from tests.server.storage.racing import race_processes, race_threads
-
-LEASE = "coordinator/digits/demo"
-
-
-@pytest.fixture
-def lease(registry: Registry) -> Lease:
-    lease = registry.leases.acquire(LEASE, "me", 10)
-    assert lease
-    return lease
 
 
 def take_over(registry: Registry, clock: ManualClock) -> Lease:
