@@ -29,6 +29,7 @@ from server.http.blob_route import BlobRoute
 from server.http.credentials import SessionTokens
 from server.http.device_protocol import DeviceProtocol
 from server.http.draining import RETRY_S, Drain
+from server.http.events_route import EventsRoute
 from server.http.messages import encode_message
 from server.http.operation_routes import operation_routes
 from server.http.problem import failure_message
@@ -72,7 +73,7 @@ class Application:
             app.wsgi_app,
             selector=tier.selector,
             tokens=SessionTokens(key=tier.secrets.session_key),
-            events=tier.events,
+            events=EventsRoute(selector=tier.selector, events=tier.events),
             blobs=BlobRoute(downloads=tier.downloads, traffic=self._telemetry.traffic),
             max_chunk_bytes=configuration.max_chunk_bytes,
             permanent=pace_policy(configuration).permanent,

@@ -24,6 +24,7 @@ from server.assignment import Answer, Download
 from server.http.blob_route import PREFIX, BlobRoute
 from server.http.check_in import PROTOCOL_VERSION, attributes_of, read_check_in
 from server.http.credentials import SessionTokens, bearer, device_id
+from server.http.events_route import EventsRoute
 from server.http.messages import (
     JSON,
     PROTOBUF,
@@ -39,19 +40,11 @@ from server.http.problem import STATUS, failure_message
 from server.http.ready_answers import ReadyAnswers, retry_windows
 from server.protocol.pace_steering import Windows
 from server.refusal import Refusal
-from server.session_events import SessionEventLog
 from server.telemetry.telemetry import Telemetry
-
-#: Sessions that one POST /v1/events may report.
-MAX_EVENTS = 64
-
-#: Characters of a session's id in an event; those that are remembered cost memory.
-MAX_SESSION_ID = 64
 
 #: Mistakes that a device does not mend by trying again: it waits for days.
 PERMANENT = frozenset({wire.UNSUPPORTED_PROTOCOL, wire.UNKNOWN_POPULATION})
 
-_SHAPE = re.compile(r"[-v\[\]+^#!*]{1,32}")
 _DIGEST = re.compile(r"crc32c=:([A-Za-z0-9+/]{6}==):")
 _STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 
@@ -66,7 +59,7 @@ class DeviceProtocol:
         others: The application for every other route.
         selector: The actor that decides.
         tokens: Issues and proves session tokens.
-        events: Where session shapes are counted.
+        events: Hears of sessions that have ended.
         blobs: Sends plans and checkpoints.
         max_chunk_bytes: The largest body of one PUT.
         permanent: When devices come back that cannot be served until they change.
@@ -80,7 +73,7 @@ class DeviceProtocol:
         *,
         selector: Supervised,
         tokens: SessionTokens,
-        events: SessionEventLog,
+        events: EventsRoute,
         blobs: BlobRoute,
         max_chunk_bytes: int,
         permanent: Windows,
@@ -133,7 +126,7 @@ class DeviceProtocol:
             ):
                 return self._blobs(environ, start_response, path.removeprefix(PREFIX))
             elif path == "/v1/events" and environ["REQUEST_METHOD"] == "POST":
-                message = self._session_events(environ)
+                message = self._events(environ)
             else:
                 return self._others(environ, start_response)
         except ActorDied:
@@ -276,28 +269,6 @@ class DeviceProtocol:
         read_message(environ, wire.AbortRequest)
         self._selector.ask("abort", session_id)
         return wire.AbortResponse(retry_windows=self._windows(population))
-
-    def _session_events(self, environ: Environ) -> Message:
-        message = read_message(environ, wire.EventsRequest)
-        bearer(environ)
-        if len(message.sessions) > MAX_EVENTS:
-            raise Refusal(wire.INVALID_FIELD, f"one request reports at most {MAX_EVENTS} sessions")
-        for session in message.sessions:
-            if not _SHAPE.fullmatch(session.shape):
-                raise Refusal(wire.INVALID_FIELD, "a shape has 1 to 32 of the characters -v[]+^#!*")
-            if len(session.session_id) > MAX_SESSION_ID:
-                raise Refusal(
-                    wire.INVALID_FIELD, f"a session_id has at most {MAX_SESSION_ID} characters"
-                )
-            if max(session.bytes_down, session.bytes_up, session.duration_ms) > 1 << 40:
-                raise Refusal(wire.INVALID_FIELD, "bytes and duration_ms are at most 2^40")
-            if self._selector.ask("windows", session.population) is None:
-                raise Refusal(
-                    wire.UNKNOWN_POPULATION, f"no population {session.population!r} is served here"
-                )
-        for session in message.sessions:
-            self._events.record(device_id(environ, session.population), session)
-        return wire.EventsResponse()
 
     def _own_session(self, environ: Environ, session_id: str) -> str:
         """The session's population, once the bearer has proved that it is its own."""

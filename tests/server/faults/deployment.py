@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 from server.actors.runtime import ActorDied
 from server.actors.selector import Selector
 from server.actors.services import Services
+from server.cluster.model_update import RemoteUpdater
 from server.cluster.tier import APART
 from server.configuration import ServerConfiguration
 from server.downloads import Downloads
@@ -210,7 +211,7 @@ class Deployment:
     def _serve(self, system: SimulatedSystem) -> None:
         """What a process does first: its selector, its housekeeping, its HTTP."""
         process = system.process
-        services = self._services(process)
+        services = self._services(system)
         at_once = Operations(self._world, process, self._took_effect, waits=False)
         files = FaultyBlobs(self._objects, at_once)
         parts = Parts(
@@ -220,6 +221,7 @@ class Deployment:
             services=services,
             downloads=Downloads(load=lambda _population, sha256: get_content(files, sha256)),
             telemetry=_telemetry(),
+            updater=self._updater,
             rng=random.Random(self._world.rng.random()),
         )
         tier = SimulatedClusterTier if self._setting.selectors else SimulatedTier
@@ -248,7 +250,8 @@ class Deployment:
         self._systems.append(system)
         return system
 
-    def _services(self, process: Process) -> Services:
+    def _services(self, system: SimulatedSystem) -> Services:
+        process = system.process
         operations = Operations(self._world, process, self._took_effect)
         blobs = FaultyBlobs(self._objects, operations)
         return Services(
@@ -256,7 +259,7 @@ class Deployment:
             registry=FaultyRegistry(self._engine, operations, self._known),  # type: ignore[arg-type]
             blobs=lambda _population: blobs,
             plans=OpenPlans(lambda _population: blobs),
-            updater=self._updater,
+            updater=RemoteUpdater(system.find) if self._setting.selectors else self._updater,
             clock=process.wall,
             rng=random.Random(self._world.rng.random()),
         )
@@ -271,7 +274,7 @@ class Deployment:
         machine = system.process.machine if role == "MasterAggregator" else None
         own = self._system(f"{role} {name}", machine)
         if "services" in arguments:
-            arguments["services"] = self._services(own.process)
+            arguments["services"] = self._services(own)
         if role == "MasterAggregator":
             self._spawned.setdefault(system.process, []).append(own.process)
         return own

@@ -18,6 +18,7 @@ from server.downloads import Downloads
 from server.http.blob_route import BlobRoute
 from server.http.credentials import SessionTokens
 from server.http.device_protocol import DeviceProtocol
+from server.http.events_route import EventsRoute
 from server.http.ready_answers import MAX_KEPT
 from server.protocol.pace_steering import PacePolicy, PaceSteering
 from server.session_events import SessionEventLog
@@ -72,7 +73,7 @@ class Front:
                 _nothing_else,
                 selector=self.selector,
                 tokens=SessionTokens(key=b"a key"),
-                events=SessionEventLog(),
+                events=EventsRoute(selector=self.selector, events=SessionEventLog()),
                 blobs=BlobRoute(downloads=downloads, traffic=self.telemetry.traffic),
                 max_chunk_bytes=1 << 20,
                 permanent=A_MINUTE.permanent,
