@@ -19,7 +19,7 @@ LOCAL_S = 0.0005
 REMOTE_S = 0.01
 
 #: Roles whose processes the cluster's engine runs.
-ENGINE_ROLES = frozenset({"Coordinator", "MasterAggregator"})
+ENGINE_ROLES = frozenset({"Coordinator", "MasterAggregator", "ModelUpdate"})
 
 #: The share of asks that find an idle actor of the same process at once.
 AT_ONCE = 0.7
@@ -78,7 +78,7 @@ class Network:
         kind = "tell" if envelope.future is None else "ask"
         fault = world.injector.at(f"{kind} {cell.role}.{envelope.method}")
         match fault.kind if fault is not None else "":
-            case "lose" if envelope.future is not None or not self._reliable(cell):
+            case "lose" if not self._reliable(cell):
                 return
             case "refuse" if envelope.future is not None:
                 world.time.after(
@@ -97,7 +97,7 @@ class Network:
             case "delay":
                 assert fault is not None
                 delay += fault.amount
-            case "lose answer":
+            case "lose answer" if not self._reliable(cell):
                 envelope.answer_lost = True
             case "break":
                 envelope.answer_broken = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from server.actors.runtime import Actor, Ref
 from server.actors.services import Services
@@ -12,12 +13,14 @@ from server.actors.supervised import Supervised
 from server.cluster.tier import ClusterTier
 from server.configuration import ServerConfiguration
 from server.downloads import Downloads
+from server.model_update.updater import UpdateResult
 from server.selector_process import SelectorProcess
 from server.served_population import ServedPopulations
 from server.session_events import SessionEventLog
 from server.storage.registry import Registry
 from server.telemetry.telemetry import Telemetry
 from server.tier import SELECTOR, EmbeddedTier
+from tests.server.faults.exact_plan import ExactUpdater
 from tests.server.faults.simulated_system import SimulatedSystem
 from tests.server.faults.virtual_time import VirtualLock
 
@@ -32,6 +35,7 @@ class Parts:
     services: Services
     downloads: Downloads
     telemetry: Telemetry
+    updater: ExactUpdater
     rng: random.Random
 
 
@@ -100,6 +104,7 @@ class SimulatedClusterTier(_Simulated, ClusterTier):  # type: ignore[misc]
 
     def __init__(self, parts: Parts, directory: Directory) -> None:
         name = parts.system.process.name
+        self._updater = parts.updater
         super().__init__(parts, directory, selector_id=name, selector_name=f"selector/{name}")
         self._supervisor = self._start_supervisor()
 
@@ -110,8 +115,19 @@ class SimulatedClusterTier(_Simulated, ClusterTier):  # type: ignore[misc]
         return selector
 
     def _start_model_update(self, name: str) -> Ref:
-        return self.system.spawn_apart(ModelUpdate, name=name, detached=True)
+        return self.system.spawn_apart(ModelUpdate, name=name, detached=True, updater=self._updater)
 
 
 class ModelUpdate(Actor):
-    """Is there; `ExactUpdater` computes in its place."""
+    """server.cluster.model_update.ModelUpdate without TensorFlow.
+
+    Args:
+        updater: What computes in its place.
+    """
+
+    def __init__(self, *, updater: ExactUpdater) -> None:
+        self._updater = updater
+
+    def apply(self, *request: Any) -> UpdateResult:
+        """As `ExactUpdater.apply`."""
+        return self._updater.apply(*request)

@@ -98,6 +98,7 @@ class World:
             chance_from(self._chance),
             mock.patch.object(real_time, "monotonic", self._monotonic),
             mock.patch.object(real_time, "time", self._wall),
+            mock.patch.object(real_time, "sleep", self.time.sleep),
         ):
             handler = _Lines(self)
             if self._log is not None:
