@@ -21,6 +21,7 @@ from server.downloads import Downloads
 from server.http.blob_route import BlobRoute
 from server.http.credentials import SessionTokens
 from server.http.device_protocol import DeviceProtocol
+from server.http.events_route import EventsRoute
 from server.open_plans import OpenPlans
 from server.protocol.pace_steering import PacePolicy, Windows
 from server.served_population import pace_policy
@@ -230,7 +231,7 @@ class Deployment:
             _no_other_route,
             selector=selector,
             tokens=SessionTokens(key=b"of every selector"),
-            events=SessionEventLog(),
+            events=EventsRoute(selector=selector, events=SessionEventLog()),
             blobs=BlobRoute(downloads=parts.downloads, traffic=parts.telemetry.traffic),
             max_chunk_bytes=1 << 16,
             permanent=Windows(if_accepted=(4.0, 8.0), if_rejected=(4.0, 8.0)),
