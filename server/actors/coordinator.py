@@ -272,10 +272,14 @@ class Coordinator(Actor):
             return
         registry = self._services.registry
         base = registry.models.get(release.task_id, release.base_round)
-        if registry.rounds.release(
+        if not registry.rounds.release(
             self._lease, release.round_id, release.number, release.base_round
         ):
-            running.master.tell("release", base)
+            # It may have been released by the same request, which came twice.
+            record = registry.rounds.get(release.round_id)
+            if record.outcome != "open" or record.base_model_round != release.base_round:
+                return
+        running.master.tell("release", base)
 
     def _over_selection_of(self, task_id: str) -> OverSelection:
         found = self._over_selection.get(task_id)

@@ -7,6 +7,9 @@ import sys
 import pytest
 
 from tests.house import ROOT
+from tests.server.faults.explorer import catalogue, run
+from tests.server.faults.fault import Fault
+from tests.server.faults.setting import SETTINGS, Setting
 
 
 def explore(*options: str) -> subprocess.CompletedProcess[str]:
@@ -41,6 +44,15 @@ def test_a_planted_bug_is_found(plant: str, invariant: str) -> None:
     assert done.returncode == 1, done.stdout + done.stderr
     assert invariant in done.stdout
     assert "--replay" in done.stdout
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
+def test_whatever_a_store_is_asked_may_reach_it_twice(setting: Setting) -> None:
+    for point, times in catalogue(setting).items():
+        if point.startswith("store "):
+            for occurrence in {1, min(2, times)}:
+                outcome = run(setting, 0, [Fault(point, occurrence, "repeat", 0.0)])
+                assert not outcome.violations, (point, occurrence, outcome.violations[0])
 
 
 def test_a_seed_means_the_same_run_in_every_process() -> None:
