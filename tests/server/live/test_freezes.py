@@ -75,13 +75,18 @@ def said(server: Server, event: str) -> list[dict[str, Any]]:
     return found
 
 
+#: Seconds of a rival's lease. Beyond a hundred lives of the server's own leases, it would
+#: take the rival's for one of a clock that has been set back since.
+RIVAL_S = 50.0
+
+
 @contextmanager
 def rival(stage: Stage, server: Server) -> Iterator[Lease]:
     """Somebody else coordinates the population, as soon as its lease has expired."""
     engine = open_database(f"sqlite:///{server.data / 'nightshift.db'}")
     leases = Leases(engine=engine)
     name = f"coordinator/{stage.task.population}"
-    lease = eventually(lambda: leases.acquire(name, "a rival", 120.0))
+    lease = eventually(lambda: leases.acquire(name, "a rival", RIVAL_S))
     yield lease
     leases.release(lease)
     engine.dispose()
@@ -201,22 +206,21 @@ def test_a_database_that_was_locked_costs_no_round(stage: Stage, moment: str) ->
 
 @pytest.mark.slow
 @moments()
-def test_a_database_locked_beyond_all_patience_costs_one_round(
-    server: Server, stage: Stage, moment: str
+def test_a_database_locked_beyond_all_patience_costs_one_round_at_most(
+    stage: Stage, moment: str
 ) -> None:
-    """After half a minute the coordinator ends, and its successor begins anew."""
-    epoch = stage.ledger.epoch(POPULATION)
-    with MOMENTS[moment](stage) as live:
-        if moment == "committing":
-            eventually(lambda: len(said(server, "actor_died")) > 0)
-        else:
-            with stage.ledger.locked():
-                time.sleep(35.0)
+    """Who waits for half a minute ends: the round's master, or the coordinator and all rounds."""
+    with ExitStack() as lock, MOMENTS[moment](stage) as live:
+        if moment != "committing":
+            lock.enter_context(stage.ledger.locked())
+        time.sleep(35.0)
     since = time.monotonic()
-    if moment != "committed":
+    if moment == "committing" and stage.task.ended(live.round_id)["outcome"] == "committed":
+        # The coordinator's renewal was first in the queue, and ended; then the commit's turn came.
+        live.assert_committed()
+    elif moment != "committed":
         live.assert_lost()
     live.assert_next_begins(since, NEXT_ROUND_S, say=f"database lost while {moment}")
-    assert stage.ledger.epoch(POPULATION) > epoch
 
 
 def test_nothing_of_this_is_an_error(server: Server) -> None:
