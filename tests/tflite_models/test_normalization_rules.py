@@ -44,12 +44,16 @@ def reference(values: dict[str, np.ndarray], data_format: str, **attributes: obj
         x=x, scale=given[0], offset=given[1], mean=given[2], variance=given[3], **attributes
     )
     attributes.pop("exponential_avg_factor", None)
+    # What its registered gradient takes: outside training the forward kernel need not fill these.
+    statistics = (forward.reserve_space_1, forward.reserve_space_2)
+    if not attributes["is_training"]:
+        statistics = (given[2], given[3])
     backward = tf.raw_ops.FusedBatchNormGradV3(
         y_backprop=dy,
         x=x,
         scale=given[0],
-        reserve_space_1=forward.reserve_space_1,
-        reserve_space_2=forward.reserve_space_2,
+        reserve_space_1=statistics[0],
+        reserve_space_2=statistics[1],
         reserve_space_3=forward.reserve_space_3,
         **attributes,
     )
