@@ -192,5 +192,7 @@ class SelectorGroup:
                     error,
                 )
                 future.cancel()
+                # When it wakes, its devices must not go on for a round that does without them.
+                self._members[name].tell("end_round", self._round_id, Reason.ROUND_OVER)
                 self._drop(name)
         return answers

@@ -195,6 +195,7 @@ def test_a_selector_that_was_frozen_for_a_moment_goes_on(
     live.assert_next_begins(since, NEXT_ROUND_S, say=f"selector frozen while {moment}")
 
 
+@pytest.mark.slow
 def test_what_a_selector_has_is_not_in_a_sum_that_was_taken_while_it_was_frozen(
     cluster: Cluster, stage: Stage, mean_plan: Path
 ) -> None:
